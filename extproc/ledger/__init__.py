@@ -1,0 +1,1 @@
+"""Budgets made real: who holds how much of what, until when."""

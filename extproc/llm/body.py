@@ -1,0 +1,125 @@
+"""A request body as one JSON object: its limits, and where its top-level values stand.
+
+Bodies are read, never written anew: a change is a splice at a `Span`. Knows no API.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+NESTING_MAX: Final = 64
+"""Levels of arrays and objects in one body; the deepest real tool schemas have about 20."""
+
+KEYS_MAX: Final = 256
+"""Top-level keys of one body; the largest API has about 40."""
+
+
+class Malformed(NamedTuple):
+    """A body that is not what its API takes: where, and why, without quoting the body."""
+
+    path: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+class Span(NamedTuple):
+    """Where a value stands: `body[start:end]`, its own quotes or brackets included."""
+
+    start: int
+    end: int
+
+
+class JsonObject(NamedTuple):
+    """A body whose syntax is sound and whose top-level keys are unique."""
+
+    data: bytes
+    spans: Mapping[str, Span]
+
+
+_RAW: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_KEY: Final = re.compile(rb'[\s,{]*"((?:[^"\\]|\\.)*)"\s*:\s*', re.DOTALL)
+_STRING: Final = re.compile(rb'"[^"]*"')
+_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"[]{}'))
+
+
+def read_object(data: bytes) -> JsonObject | Malformed:
+    """Check `data` for being one JSON object and find its top-level values.
+
+    Refused, since two readers may take them for different requests: a key that stands twice,
+    invalid UTF-8, NaN and Infinity (RFC 8259 has neither), and what nests too deep.
+    """
+    if not data.strip():
+        return Malformed("$", "the body is empty; expected a JSON object")
+    try:
+        data.decode()
+        values = _RAW.decode(data)
+    except UnicodeDecodeError as error:
+        return Malformed("$", f"invalid UTF-8 at byte {error.start}")
+    except RecursionError:
+        return _too_deep()
+    except msgspec.ValidationError as error:
+        return malformed(error)
+    except msgspec.DecodeError as error:
+        return Malformed("$", f"not JSON: {_plain(error)}")
+    if _is_too_deep(data):
+        return _too_deep()
+    return _locate(data, values)
+
+
+def malformed(error: msgspec.ValidationError) -> Malformed:
+    """Turn msgspec's message, which ends in the path, into a value that names the path."""
+    reason, _, path = str(error).partition(" - at `")
+    return Malformed(path.rstrip("`").replace("key in ", "") or "$", reason.replace("`", "'"))
+
+
+def _locate(data: bytes, values: Mapping[str, msgspec.Raw]) -> JsonObject | Malformed:
+    """Walk the keys in order; a repeated key shows as a walk that loses its step.
+
+    A decoded dict keeps a repeated key's first place and its last value. JSON texts end
+    themselves, so where each key and each value is found at its place, all were there once.
+    """
+    if len(values) > KEYS_MAX:
+        return Malformed("$", f"more than {KEYS_MAX} keys")
+    spans: dict[str, Span] = {}
+    position = 0
+    for key, value in values.items():
+        found = _KEY.match(data, position)
+        if found is None or _unquote(found.group(1)) != key:
+            return Malformed("$", "a key stands twice")
+        start, text = found.end(), bytes(value)
+        if not data.startswith(text, start):
+            return Malformed("$", "a key stands twice")
+        position = start + len(text)
+        spans[key] = Span(start, position)
+    if data[position:].strip() not in (b"}", b"{}"):
+        return Malformed("$", "a key stands twice")
+    return JsonObject(data, spans)
+
+
+def _unquote(key: bytes) -> str:
+    return key.decode() if b"\\" not in key else msgspec.json.decode(b'"%b"' % key, type=str)
+
+
+def _is_too_deep(data: bytes) -> bool:
+    """Peel the nesting from inside, level by level, with whole-buffer operations only."""
+    if data.count(b"{") + data.count(b"[") <= NESTING_MAX:
+        return False
+    without_escapes = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = _STRING.sub(b"", without_escapes.translate(None, _NOT_STRUCTURE))
+    for _ in range(NESTING_MAX):
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if not brackets:
+            return False
+    return True
+
+
+def _too_deep() -> Malformed:
+    return Malformed("$", f"nested deeper than {NESTING_MAX} levels")
+
+
+def _plain(error: msgspec.DecodeError) -> str:
+    return str(error).removeprefix("JSON is malformed: ")

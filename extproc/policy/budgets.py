@@ -1,0 +1,222 @@
+"""Budgets: what a tenant may use in which window, and what one request takes of it.
+
+Amounts are integers: tokens, micro-dollars, requests. The ledger keeps the sums; what is
+asked of it and what it answers is said here.
+"""
+
+import datetime as dt
+from decimal import Decimal
+from functools import lru_cache
+from typing import Annotated, Final, Literal, NamedTuple
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from extproc.policy.models import Model
+from extproc.policy.section import Section, matches_any
+
+MICRO_USD_PER_USD: Final = 1_000_000
+RATE_WINDOW_SECONDS_MAX: Final = 3600
+"""Up to an hour a client does well to wait and try again; beyond it the quota is gone."""
+
+Unit = Literal["tokens", "usd", "requests", "concurrent_requests"]
+Calendar = Literal["minute", "hour", "day", "week", "month", "year"]
+BudgetId = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_.-]{0,62}$")]
+
+
+class Span(NamedTuple):
+    """One window: from `start` (included) to `end` (not included), in seconds since 1970."""
+
+    start: float
+    end: float
+
+
+class Window(Section, frozen=True):
+    """How long a budget lasts: `seconds`, aligned to 1970, or a `calendar` unit in a time zone."""
+
+    seconds: Annotated[int, msgspec.Meta(ge=1, le=366 * 86400)] | None = None
+    calendar: Calendar | None = None
+    timezone: str = "UTC"
+
+    def span(self, at: float) -> Span:
+        """Return the window that `at`, in seconds since 1970, lies in."""
+        if self.seconds is not None:
+            start = at // self.seconds * self.seconds
+            return Span(start, start + self.seconds)
+        return _calendar_span(self.calendar or "day", ZoneInfo(self.timezone), at)
+
+
+class Budget(Section, frozen=True):
+    """A limit of a tenant. Where `models` or `tiers` are given it is about those only."""
+
+    id: BudgetId
+    limit: Annotated[Decimal, msgspec.Meta(extra_json_schema={"minimum": 0})]
+    unit: Unit
+    window: Window | None = None
+    models: tuple[str, ...] | None = None
+    tiers: tuple[str, ...] | None = None
+    on_exhausted: Literal["refuse", "downgrade"] = "refuse"
+    reserve: Literal["expected", "maximum"] = "expected"
+    warn_at: tuple[Annotated[float, msgspec.Meta(gt=0, lt=1)], ...] = ()
+
+    @property
+    def limit_units(self) -> int:
+        """The limit in the budget's integer unit: tokens, micro-dollars or requests."""
+        return int(self.limit * MICRO_USD_PER_USD) if self.unit == "usd" else int(self.limit)
+
+    def covers(self, *, tier: str, model: str) -> bool:
+        """Whether a call of `model` in `tier` counts against this budget."""
+        return (self.tiers is None or tier in self.tiers) and (
+            self.models is None or matches_any(self.models, model)
+        )
+
+    @property
+    def is_suspension(self) -> bool:
+        """Whether nothing at all is allowed, whatever is asked."""
+        return self.limit == 0 and self.models is None and self.tiers is None
+
+
+class Demand(NamedTuple):
+    """What one request may use of a model: tokens, before any budget looks at it."""
+
+    prompt_tokens: int
+    output_tokens_named: int | None
+    """The request's own maximum."""
+    choices: int
+    has_output: bool
+
+
+class Claim(NamedTuple):
+    """What one reservation takes of one budget.
+
+    `amount` is held back until the settlement; `expected` is charged if none ever comes.
+    """
+
+    budget: str
+    unit: Unit
+    limit: int
+    window: Window | None
+    amount: int
+    expected: int
+
+
+class Reserve(NamedTuple):
+    """Ask the ledger to hold all `claims` of `tenant` under `reservation`, or none of them."""
+
+    reservation: str
+    tenant: str
+    claims: tuple[Claim, ...]
+
+
+class Balance(NamedTuple):
+    """How a budget stands. `remaining` counts what is held as gone."""
+
+    budget: str
+    unit: Unit
+    limit: int
+    remaining: int
+    reset_seconds: float | None
+    """Until the window ends; None where there is no window."""
+    window_seconds: float | None
+
+
+class Reserved(NamedTuple):
+    """All claims are held; the balances are those after it, in the order of the claims."""
+
+    reservation: str
+    balances: tuple[Balance, ...]
+
+
+class Denied(NamedTuple):
+    """Nothing is held. The budgets that had no room, in the order of the claims."""
+
+    exhausted: tuple[Balance, ...]
+
+
+class Unavailable(NamedTuple):
+    """The ledger cannot tell."""
+
+    reason: str
+
+
+Answer = Reserved | Denied | Unavailable
+
+
+def claims_of(
+    budgets: tuple[Budget, ...], *, tier: str, model_name: str, model: Model, demand: Demand
+) -> tuple[Claim, ...]:
+    """What `demand` takes of each budget that covers this tier and model."""
+    return tuple(
+        Claim(
+            budget.id,
+            budget.unit,
+            budget.limit_units,
+            budget.window,
+            _amount(budget.unit, model, demand, _allowance(model, demand, budget.reserve)),
+            _amount(budget.unit, model, demand, _allowance(model, demand, "expected")),
+        )
+        for budget in budgets
+        if budget.covers(tier=tier, model=model_name)
+    )
+
+
+def _allowance(model: Model, demand: Demand, reserve: str) -> int:
+    """Output tokens of one answer to set aside."""
+    if not demand.has_output:
+        return 0
+    if demand.output_tokens_named is not None:
+        return min(demand.output_tokens_named, model.output_tokens_max)
+    return model.output_tokens_max if reserve == "maximum" else model.output_expected()
+
+
+def _amount(unit: Unit, model: Model, demand: Demand, allowance: int) -> int:
+    output_tokens = allowance * demand.choices
+    match unit:
+        case "tokens":
+            return demand.prompt_tokens + output_tokens
+        case "usd":
+            return model.usd_per_million.micro_usd(
+                prompt_tokens=demand.prompt_tokens, output_tokens=output_tokens
+            )
+        case "requests" | "concurrent_requests":
+            return 1
+
+
+def is_rate(balance: Balance) -> bool:
+    """Whether waiting is a sensible answer: the window is short, or there is none."""
+    if balance.limit == 0:
+        return False
+    return balance.window_seconds is None or balance.window_seconds <= RATE_WINDOW_SECONDS_MAX
+
+
+@lru_cache(maxsize=4096)
+def _span_of_day(calendar: Calendar, zone: ZoneInfo, year: int, month: int, day: int) -> Span:
+    start = dt.date(year, month, day)
+    match calendar:
+        case "week":
+            start -= dt.timedelta(days=start.weekday())
+            end = start + dt.timedelta(days=7)
+        case "month":
+            start = start.replace(day=1)
+            end = (start + dt.timedelta(days=32)).replace(day=1)
+        case "year":
+            start = start.replace(month=1, day=1)
+            end = start.replace(year=start.year + 1)
+        case _:
+            end = start + dt.timedelta(days=1)
+    return Span(_midnight(start, zone), _midnight(end, zone))
+
+
+def _midnight(day: dt.date, zone: ZoneInfo) -> float:
+    """The first instant of a local day; where midnight is skipped, the first that exists."""
+    return dt.datetime.combine(day, dt.time(), zone).timestamp()
+
+
+def _calendar_span(calendar: Calendar, zone: ZoneInfo, at: float) -> Span:
+    local = dt.datetime.fromtimestamp(at, zone)
+    if calendar in ("minute", "hour"):
+        # Counted back from now, so that an hour that a clock change repeats is two windows.
+        past = local.second + local.microsecond / 1e6 + (local.minute * 60 * (calendar == "hour"))
+        start = round(at - past, 3)
+        return Span(start, start + (3600 if calendar == "hour" else 60))
+    return _span_of_day(calendar, zone, local.year, local.month, local.day)

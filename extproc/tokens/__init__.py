@@ -1,0 +1,1 @@
+"""Counting made real: exact encoders, the per-text cache, the bounded estimate."""
