@@ -15,21 +15,21 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
 
-class Listen(Section, frozen=True):
+class Listen(Section, frozen=True, kw_only=True):
     """Where the gRPC server listens. Port 0 takes a free one and says which."""
 
     address: str = "0.0.0.0"  # noqa: S104  # a service in a Pod is called from outside of it
     port: Port = 50051
 
 
-class Tenant(Section, frozen=True):
+class Tenant(Section, frozen=True, kw_only=True):
     """Who pays: a plan that chooses tiers, and budgets, all of which apply."""
 
     plan: str
     budgets: tuple[Budget, ...] = ()
 
 
-class LedgerSettings(Section, frozen=True):
+class LedgerSettings(Section, frozen=True, kw_only=True):
     """Where budgets are kept."""
 
     kind: Literal["memory", "sqlite", "valkey"] = "memory"
@@ -40,7 +40,7 @@ class LedgerSettings(Section, frozen=True):
     when_unavailable: Literal["local_share", "allow", "deny"] | None = None
 
 
-class Limits(Section, frozen=True):
+class Limits(Section, frozen=True, kw_only=True):
     """Bounds on what we take in."""
 
     request_body_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1 << 30)] = 8_388_608
@@ -48,7 +48,7 @@ class Limits(Section, frozen=True):
     tenants: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 100_000
 
 
-class Settings(Section, frozen=True):
+class Settings(Section, frozen=True, kw_only=True):
     """The file, whole."""
 
     version: Literal[1]

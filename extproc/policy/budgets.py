@@ -31,7 +31,7 @@ class Span(NamedTuple):
     end: float
 
 
-class Window(Section, frozen=True):
+class Window(Section, frozen=True, kw_only=True):
     """How long a budget lasts: `seconds`, aligned to 1970, or a `calendar` unit in a time zone."""
 
     seconds: Annotated[int, msgspec.Meta(ge=1, le=366 * 86400)] | None = None
@@ -46,7 +46,7 @@ class Window(Section, frozen=True):
         return _calendar_span(self.calendar or "day", ZoneInfo(self.timezone), at)
 
 
-class Budget(Section, frozen=True):
+class Budget(Section, frozen=True, kw_only=True):
     """A limit of a tenant. Where `models` or `tiers` are given it is about those only."""
 
     id: BudgetId

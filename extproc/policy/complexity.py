@@ -15,14 +15,14 @@ Weight = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Amount = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 
 
-class Feature(Section, frozen=True):
+class Feature(Section, frozen=True, kw_only=True):
     """What one property of a request adds: all of `weight` from `full_at` on."""
 
     weight: Weight
     full_at: Amount
 
 
-class Complexity(Section, frozen=True):
+class Complexity(Section, frozen=True, kw_only=True):
     """The weights. The shipped ones call a 4,000 token prompt with a tool or two complex."""
 
     prompt_tokens: Feature = Feature(weight=0.7, full_at=4000)

@@ -30,7 +30,7 @@ class ApiKey(Section, frozen=True, kw_only=True):
     file: str
 
 
-class IdentitySource(Section, frozen=True):
+class IdentitySource(Section, frozen=True, kw_only=True):
     """One way to tell the tenant. Exactly one field is given."""
 
     jwt_claim: str | None = None

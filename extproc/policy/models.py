@@ -17,7 +17,7 @@ OUTPUT_TOKENS_EXPECTED: Final = 512
 PICO_USD_PER_MICRO_USD: Final = 1_000_000
 
 
-class Price(Section, frozen=True):
+class Price(Section, frozen=True, kw_only=True):
     """US dollars per million tokens, as providers publish them."""
 
     input: UsdPerMillion = Decimal(0)
@@ -35,7 +35,7 @@ class Price(Section, frozen=True):
         return int(exact.to_integral_value(rounding="ROUND_CEILING"))
 
 
-class Model(Section, frozen=True):
+class Model(Section, frozen=True, kw_only=True):
     """One model that a tier can stand for."""
 
     encoding: Encoding

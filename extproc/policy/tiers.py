@@ -12,7 +12,7 @@ TierName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
 """A value of the header `x-llm-tier`: what a route can match without quoting."""
 
 
-class Tier(Section, frozen=True):
+class Tier(Section, frozen=True, kw_only=True):
     """A class of service: the model it stands for, and where a request goes when it may not."""
 
     model: str
@@ -20,7 +20,7 @@ class Tier(Section, frozen=True):
     downgrade_to: TierName | None = None
 
 
-class Condition(Section, frozen=True):
+class Condition(Section, frozen=True, kw_only=True):
     """What a rule asks of a request. All that is given must hold; patterns are shell globs."""
 
     complexity_above: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
@@ -33,7 +33,7 @@ class Condition(Section, frozen=True):
     images: bool | None = None
 
 
-class Rule(Section, frozen=True):
+class Rule(Section, frozen=True, kw_only=True):
     """A tier, and when. Without `when` the rule always applies."""
 
     tier: TierName
