@@ -4,11 +4,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from extproc.policy.budgets import Budget
 from extproc.policy.complexity import Complexity
 from extproc.policy.identity import IdentitySource
 from extproc.policy.models import Model
 from extproc.policy.section import Section
+from extproc.policy.tenants import Tenant
 from extproc.policy.tiers import Rule, Tier, TierName
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -20,13 +20,6 @@ class Listen(Section, frozen=True, kw_only=True):
 
     address: str = "0.0.0.0"  # noqa: S104  # a service in a Pod is called from outside of it
     port: Port = 50051
-
-
-class Tenant(Section, frozen=True, kw_only=True):
-    """Who pays: a plan that chooses tiers, and budgets, all of which apply."""
-
-    plan: str
-    budgets: tuple[Budget, ...] = ()
 
 
 class LedgerSettings(Section, frozen=True, kw_only=True):
