@@ -1,0 +1,147 @@
+"""The commands. Each returns an exit code: 0 done, 1 not as expected, 2 wrong input."""
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import uvloop
+
+from extproc.config.loader import ConfigError, load_file
+
+EXIT_WRONG_INPUT = 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.run(options)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    except KeyboardInterrupt:
+        return 130
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llm-extproc", description="An LLM traffic filter for Envoy and Istio."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = commands.add_parser("serve", help="serve Envoy's ext_proc filter over gRPC")
+    _add_settings(serve)
+    serve.add_argument("--port", type=int, help="instead of the settings' port; 0 takes a free one")
+    serve.set_defaults(run=_serve)
+
+    check = commands.add_parser("check", help="say what is wrong with a settings file")
+    check.add_argument("file", type=Path)
+    check.set_defaults(run=_check)
+
+    explain = commands.add_parser(
+        "explain", help="say what would be decided about a request, and why"
+    )
+    _add_settings(explain)
+    explain.add_argument(
+        "--request", type=Path, required=True, help="the body, a file; - for stdin"
+    )
+    explain.add_argument("--path", default="/v1/chat/completions", help="default: %(default)s")
+    for name, what in (
+        ("--header", "a request header; may be repeated"),
+        ("--claim", "a claim of a token that Envoy would have verified; may be repeated"),
+    ):
+        explain.add_argument(
+            name, action="append", default=[], type=_pair, metavar="NAME=VALUE", help=what
+        )
+    explain.add_argument("--peer-uri", default="", help="the URI name in the peer's certificate")
+    explain.add_argument("--json", action="store_true", help="for programs")
+    explain.set_defaults(run=_explain)
+
+    schema = commands.add_parser("schema", help="print the settings' JSON Schema, for editors")
+    schema.set_defaults(run=_schema)
+
+    demo = commands.add_parser("demo", help="run the main job on this machine, on a real Envoy")
+    demo.add_argument("--keep", action="store_true", help="leave it running, and say what to try")
+    demo.add_argument("--plain", action="store_true", help="lines instead of a live screen")
+    demo.set_defaults(run=_demo)
+    return parser
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        msg = f"{text!r} is not NAME=VALUE"
+        raise argparse.ArgumentTypeError(msg)
+    return name.strip().lower(), value
+
+
+def _read(path: Path) -> bytes:
+    return sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--settings", type=Path, required=True, metavar="FILE")
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from extproc.app import serve, with_port  # noqa: PLC0415  # `check` must not wait for gRPC to load
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    loaded = load_file(options.settings)
+    if options.port is not None:
+        loaded = with_port(loaded, options.port)
+    try:
+        uvloop.run(serve(loaded, on_ready=_say_ready))
+    except RuntimeError as error:  # grpc's word for an address that can't be bound
+        print(error, file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    return 0
+
+
+def _say_ready(address: str) -> None:
+    print(f"listening on {address}", flush=True)
+
+
+def _check(options: argparse.Namespace) -> int:
+    loaded = load_file(options.file)
+    settings = loaded.settings
+    print(
+        f"{options.file}: sound. {len(settings.tenants)} tenants, {len(settings.plans)} plans,"
+        f" {len(settings.tiers)} tiers, {len(settings.models)} models."
+    )
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from extproc.explain import Question, explain, text_of  # noqa: PLC0415  # as above
+
+    loaded = load_file(options.settings)
+    try:
+        body = _read(options.request)
+    except OSError as error:
+        print(f"{options.request}: {error.strerror}", file=sys.stderr)
+        return EXIT_WRONG_INPUT
+    question = Question(
+        options.path, dict(options.header), dict(options.claim), options.peer_uri, body
+    )
+    told = explain(loaded, question)
+    print(json.dumps(told, indent=2) if options.json else text_of(told))
+    return 0
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from extproc.config.schema import schema_text  # noqa: PLC0415  # as above
+
+    print(schema_text())
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from extproc.demo import run  # noqa: PLC0415  # its SDKs are no dependency of the service
+
+    return run(keep=options.keep, plain=options.plain)

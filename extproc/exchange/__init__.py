@@ -1,0 +1,1 @@
+"""One HTTP exchange without I/O: events in, actions out, in an order that a table states."""

@@ -1,0 +1,158 @@
+"""What goes back: a decision as headers, metadata and, if refused, a body of its own."""
+
+from typing import Any, Final
+
+from extproc.exchange import names
+from extproc.exchange.actions import Header, Reject, Route
+from extproc.llm.dialects import Dialect
+from extproc.llm.errors import error_body
+from extproc.policy.budgets import Balance, Budget
+from extproc.policy.decide import Decision, Routed
+from extproc.policy.refusals import Refused
+
+RETRY_AFTER_SECONDS_MAX: Final = 60
+"""The official SDKs ignore a longer Retry-After or give up on it; we tell them to give up."""
+
+_JSON: Final = ("content-type", b"application/json")
+
+
+def route(
+    decision: Decision,
+    routed: Routed,
+    *,
+    reservation: str,
+    warnings: tuple[str, ...],
+    body: bytes | None,
+) -> Route:
+    """Let the request go. `body` is what replaces its body, if anything does."""
+    is_streamed = decision.request.is_streamed
+    headers: list[Header] = [
+        (names.TIER, routed.tier.encode()),
+        (names.TENANT, decision.admitted.tenant.encode()),
+        (names.PRIORITY, b"%d" % routed.priority),
+        (names.MODEL, routed.model.encode()),
+        (names.PROMPT_TOKENS, b"%d" % routed.prompt_tokens),
+    ]
+    if is_streamed:
+        headers.append((names.STREAM, b"true"))
+    if body is not None:
+        headers.append(("content-length", b"%d" % len(body)))
+    metadata = _metadata_of_route(decision, routed, reservation)
+    if warnings:
+        metadata["budget_warnings"] = ", ".join(warnings)
+    return Route(tuple(headers), () if is_streamed else (names.STREAM,), metadata, body)
+
+
+def _metadata_of_route(decision: Decision, routed: Routed, reservation: str) -> dict[str, Any]:
+    metadata = metadata_of(decision) | {
+        "outcome": "routed",
+        "tier": routed.tier,
+        "model": routed.model,
+        "priority": routed.priority,
+        "prompt_tokens": routed.prompt_tokens,
+        "reservation": reservation,
+        "reserved": {claim.budget: claim.amount for claim in routed.claims},
+    }
+    if routed.downgraded_from:
+        metadata["downgraded_from"] = routed.downgraded_from
+        metadata["reason"] = decision.tried[0].failure
+    return metadata | _metadata_of_budget(routed.balances)
+
+
+def metadata_of(decision: Decision) -> dict[str, Any]:
+    """What is known of a request once it was decided, whatever the outcome."""
+    request = decision.request
+    return {
+        "tenant": decision.admitted.tenant,
+        "identity": decision.admitted.source,
+        "plan": decision.plan,
+        "dialect": request.dialect.value,
+        "requested_model": request.model,
+        "stream": request.is_streamed,
+        "complexity": round(decision.score.value, 4),
+        "prompt_tokens": decision.prompt_count.tokens,
+    }
+
+
+def reject(dialect: Dialect, refused: Refused, metadata: dict[str, Any]) -> Reject:
+    """Answer the client in its own dialect; `metadata` is what was known by then."""
+    fault = refused.fault
+    headers: list[Header] = [_JSON]
+    if refused.retry_after_seconds is not None:
+        headers.append(("retry-after", b"%d" % refused.retry_after_seconds))
+    if fault.status == 429 and (refused.retry_after_seconds or 1e9) > RETRY_AFTER_SECONDS_MAX:  # noqa: PLR2004
+        headers.append(("x-should-retry", b"false"))
+    headers.extend(_budget_headers(refused.balances))
+    return Reject(
+        fault.status,
+        tuple(headers),
+        error_body(dialect, fault, refused.message, param=refused.param),
+        names.DETAILS_PREFIX + fault,
+        metadata
+        | {"outcome": "refused", "reason": fault.value, "dialect": dialect.value}
+        | _metadata_of_budget(refused.balances),
+    )
+
+
+def warnings_of(budgets: tuple[Budget, ...], balances: tuple[Balance, ...]) -> tuple[str, ...]:
+    """The highest share of `warn_at` that each budget has reached: `month 0.8`."""
+    shares = {budget.id: budget.warn_at for budget in budgets if budget.warn_at}
+    found = []
+    for balance in balances:
+        used = balance.limit - balance.remaining
+        reached = [at for at in shares.get(balance.budget, ()) if used >= at * balance.limit]
+        if reached:
+            found.append(f"{balance.budget} {max(reached):g}")
+    return tuple(found)
+
+
+def tightest(balances: tuple[Balance, ...]) -> Balance | None:
+    """The budget with the smallest share left."""
+    return min(balances, key=lambda b: b.remaining / b.limit if b.limit else -1.0, default=None)
+
+
+def _metadata_of_budget(balances: tuple[Balance, ...]) -> dict[str, Any]:
+    balance = tightest(balances)
+    if balance is None:
+        return {}
+    found: dict[str, Any] = {
+        "budget_policy": balance.budget,
+        "budget_limit": balance.limit,
+        "budget_remaining": balance.remaining,
+    }
+    if balance.reset_seconds is not None:
+        found["budget_reset"] = round(balance.reset_seconds, 3)
+    return found
+
+
+def _budget_headers(balances: tuple[Balance, ...]) -> list[Header]:
+    """Ours, and those of draft-ietf-httpapi-ratelimit-headers (structured fields, integers)."""
+    balance = tightest(balances)
+    if balance is None:
+        return []
+    reset = b"%d" % -(-(balance.reset_seconds or 0) // 1)
+    headers = [
+        ("x-llm-budget-policy", balance.budget.encode()),
+        ("x-llm-budget-limit", b"%d" % balance.limit),
+        ("x-llm-budget-remaining", b"%d" % balance.remaining),
+    ]
+    if balance.reset_seconds is not None:
+        headers.append(("x-llm-budget-reset", reset))
+    policy = b", ".join(map(_policy_item, balances))
+    state = b'"%b";r=%d' % (balance.budget.encode(), balance.remaining)
+    if balance.reset_seconds is not None:
+        state += b";t=" + reset
+    return [*headers, ("ratelimit-policy", policy), ("ratelimit", state)]
+
+
+def _policy_item(balance: Balance) -> bytes:
+    """One item of RateLimit-Policy; tokens and money are no registered units, hence `llm-unit`."""
+    item = b'"%b";q=%d' % (balance.budget.encode(), balance.limit)
+    if balance.window_seconds is not None:
+        item += b";w=%d" % balance.window_seconds
+    if balance.unit == "concurrent_requests":
+        return item + b';qu="concurrent-requests"'
+    if balance.unit in ("tokens", "usd"):
+        unit = "micro-usd" if balance.unit == "usd" else "tokens"
+        item += b';llm-unit="%b"' % unit.encode()
+    return item

@@ -1,0 +1,28 @@
+"""What happens to an exchange, in order. The ledger's answers are events too."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from extproc.policy.budgets import Denied, Reserved, Unavailable
+
+
+class RequestHeaders(NamedTuple):
+    """The head of a request, names in lower case, values of repeated names joined by commas.
+
+    `jwt` holds what Envoy's jwt_authn filter has verified, by provider; `peer_uri` is the URI
+    name in the peer's verified certificate, or empty.
+    """
+
+    headers: Mapping[str, str]
+    end_of_stream: bool
+    jwt: Mapping[str, Any]
+    peer_uri: str
+
+
+class RequestBody(NamedTuple):
+    """The whole body: Envoy buffers it for us."""
+
+    data: bytes
+
+
+Event = RequestHeaders | RequestBody | Reserved | Denied | Unavailable

@@ -1,0 +1,160 @@
+"""One exchange: what is decided at the headers, what at the body, what the ledger said."""
+
+from collections.abc import Generator
+from typing import Any, NamedTuple, assert_never
+
+import msgspec
+
+from extproc.exchange import answers, names
+from extproc.exchange.actions import Action, PassThrough, ReadBody, Reject
+from extproc.exchange.events import Event, RequestBody, RequestHeaders
+from extproc.exchange.phases import AFTER, Phase, check
+from extproc.exchange.screening import is_upgrade, screen, too_large
+from extproc.llm.body import Malformed
+from extproc.llm.dialects import Dialect, dialect_of
+from extproc.llm.errors import Fault
+from extproc.llm.prompt import TextCounter
+from extproc.llm.request import LlmRequest, parse_request
+from extproc.policy.budgets import Answer, Denied, Reserve, Reserved, Unavailable
+from extproc.policy.decide import Admitted, Decision, Inquiry, Policy, Routed, admit, decide
+from extproc.policy.identity import Evidence
+from extproc.policy.refusals import Refused
+
+
+class Rules(NamedTuple):
+    """All that an exchange is decided by. One value: a reload swaps the reference to it."""
+
+    policy: Policy
+    rewrite_model: bool
+    request_body_bytes: int
+
+
+class Exchange:
+    """The decision about one HTTP request.
+
+    Feed it events with `receive`; do what the action says; feed back the answer to a
+    `Reserve`. After one of `actions.Final` it is over.
+    """
+
+    def __init__(self, rules: Rules, counter: TextCounter, *, reservation: str) -> None:
+        self._rules = rules
+        self._counter = counter
+        self._reservation = reservation
+        self._phase = Phase.START
+        self._head: RequestHeaders
+        self._dialect: Dialect
+        self._admitted: Admitted
+        self._body = b""
+        self._deciding: Generator[Reserve, Answer, Decision]
+        self.decision: Decision | None = None
+        """What was decided, once it was: for those who explain and observe."""
+
+    def receive(self, event: Event) -> Action:
+        """Take one event; return what to do about it.
+
+        Raises:
+            ProtocolError: the event is not allowed now. Nothing has changed.
+        """
+        check(self._phase, event)
+        action = self._act(event)
+        self._phase = AFTER[type(action)]
+        return action
+
+    def _act(self, event: Event) -> Action:
+        match event:
+            case RequestHeaders():
+                return self._on_headers(event)
+            case RequestBody():
+                return self._on_body(event)
+            case Reserved() | Denied() | Unavailable():
+                return self._go_on(event)
+            case _:
+                assert_never(event)
+
+    def _on_headers(self, head: RequestHeaders) -> Action:
+        headers = head.headers
+        dialect = dialect_of(headers.get(":path", ""))
+        is_call = headers.get(":method", "").upper() == "POST" or is_upgrade(headers)
+        if dialect is None or not is_call:
+            return self._pass_through(head)
+        self._dialect = dialect
+        admitted = admit(self._rules.policy, Evidence(headers, head.jwt, head.peer_uri))
+        if isinstance(admitted, Refused):
+            return answers.reject(dialect, admitted, {})
+        self._admitted = admitted
+        refused = screen(headers, body_bytes_max=self._rules.request_body_bytes)
+        if refused is None and head.end_of_stream:
+            message = "$: the body is empty; expected a JSON object"
+            refused = Refused(Fault.MALFORMED_REQUEST, message)
+        if refused is not None:
+            return self._reject(refused)
+        self._head = head
+        return ReadBody()
+
+    def _pass_through(self, head: RequestHeaders) -> PassThrough:
+        """Take our own headers off: where the proxy's stripper is missing, still nobody gains.
+
+        One that an identity source reads is vouched for by whoever stands in front.
+        """
+        trusted = {source.header for source in self._rules.policy.identity}
+        return PassThrough(
+            tuple(
+                name
+                for name in names.REQUEST_HEADERS
+                if name in head.headers and name not in trusted
+            )
+        )
+
+    def _on_body(self, event: RequestBody) -> Action:
+        limit = self._rules.request_body_bytes
+        if len(event.data) > limit:
+            return self._reject(too_large(limit))
+        request = parse_request(self._dialect, event.data)
+        if isinstance(request, Malformed):
+            message = f"The body is malformed. {request}"
+            param = request.path.removeprefix("$.") if request.path != "$" else None
+            return self._reject(Refused(Fault.MALFORMED_REQUEST, message, param=param))
+        self._body = event.data
+        headers = self._head.headers
+        path = headers.get(":path", "")
+        inquiry = Inquiry(self._admitted, headers, path, request, self._reservation)
+        self._deciding = decide(self._rules.policy, inquiry, self._counter)
+        return self._go_on(None)
+
+    def _go_on(self, answer: Answer | None) -> Action:
+        """Let the decision run until it asks the ledger again or is made."""
+        try:
+            # A generator that has not started takes None, and nothing but None.
+            return self._deciding.send(answer)  # type: ignore[arg-type]
+        except StopIteration as finished:
+            self.decision = finished.value
+            return self._conclude(finished.value)
+
+    def _conclude(self, decision: Decision) -> Action:
+        outcome = decision.outcome
+        if isinstance(outcome, Refused):
+            return self._reject(outcome, answers.metadata_of(decision))
+        budgets = self._rules.policy.tenants[decision.admitted.tenant].budgets
+        return answers.route(
+            decision,
+            outcome,
+            reservation=self._reservation,
+            warnings=answers.warnings_of(budgets, outcome.balances),
+            body=self._rewritten(decision, outcome),
+        )
+
+    def _rewritten(self, decision: Decision, routed: Routed) -> bytes | None:
+        request = decision.request
+        if not self._rules.rewrite_model or request.model == routed.model:
+            return None
+        return _splice_model(self._body, request, routed.model)
+
+    def _reject(self, refused: Refused, metadata: dict[str, Any] | None = None) -> Reject:
+        known = metadata or {"tenant": self._admitted.tenant}
+        return answers.reject(self._dialect, refused, known)
+
+
+def _splice_model(body: bytes, request: LlmRequest, model: str) -> bytes:
+    """Put another model's name in place of the request's; every other byte stays."""
+    start, end = request.model_span
+    return b"".join((body[:start], msgspec.json.encode(model), body[end:]))

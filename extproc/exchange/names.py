@@ -1,0 +1,21 @@
+"""Names that proxies, upstreams and clients see. Stable: changing one is a breaking change."""
+
+from typing import Final
+
+TIER: Final = "x-llm-tier"
+TENANT: Final = "x-tenant-id"
+PRIORITY: Final = "x-request-priority"
+MODEL: Final = "x-llm-model"
+PROMPT_TOKENS: Final = "x-llm-prompt-tokens"
+STREAM: Final = "x-llm-stream"
+
+REQUEST_HEADERS: Final = (TIER, TENANT, PRIORITY, MODEL, PROMPT_TOKENS, STREAM)
+"""Set by us; a client's own are stripped by the proxy before us, and by us again."""
+
+METADATA_NAMESPACE: Final = "llm"
+
+PEER_URI_ATTRIBUTE: Final = "connection.uri_san_peer_certificate"
+"""The attribute that the filter must be configured to send for `spiffe` identities."""
+
+DETAILS_PREFIX: Final = "llm_"
+"""`%RESPONSE_CODE_DETAILS%` of a refusal is this and the fault's name."""

@@ -1,0 +1,81 @@
+"""`envoy.service.ext_proc.v3.ExternalProcessor/Process`: one stream, one exchange."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import grpc
+import grpc.aio
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
+
+from extproc.exchange import actions
+from extproc.exchange.machine import Exchange
+from extproc.exchange.phases import ProtocolError
+from extproc.ledger.port import Ledger
+from extproc.policy.budgets import Reserve
+from extproc.wire.decode import decode
+from extproc.wire.encode import encode
+
+SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
+
+_log = logging.getLogger(__name__)
+
+Context = grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]
+
+
+class Servicer:
+    """Serves exchanges. `new_reservation` names each one: 32 hex digits, never used twice."""
+
+    def __init__(
+        self,
+        new_exchange: Callable[[str], Exchange],
+        ledger: Ledger,
+        new_reservation: Callable[[], str],
+    ) -> None:
+        self._new_exchange = new_exchange
+        self._ledger = ledger
+        self._new_reservation = new_reservation
+
+    def handler(self) -> grpc.GenericRpcHandler[ProcessingRequest, ProcessingResponse]:
+        """What a grpc.aio server is given."""
+        method = grpc.stream_stream_rpc_method_handler(
+            self.process,
+            request_deserializer=ProcessingRequest.FromString,
+            response_serializer=ProcessingResponse.SerializeToString,
+        )
+        return grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
+
+    async def process(self, requests: AsyncIterator[ProcessingRequest], context: Context) -> None:
+        """Serve one exchange and end the stream right after its last answer.
+
+        A fault ends it with an error status: Envoy takes a clean end for consent and lets the
+        request pass unprocessed, even where it is configured to fail closed.
+        """
+        try:
+            await self._serve(requests, context)
+        except ProtocolError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        except Exception:
+            # The message stays here: it may quote what the peer must not see.
+            _log.exception("exchange.failed")
+            await context.abort(grpc.StatusCode.INTERNAL, "internal error")
+
+    async def _serve(self, requests: AsyncIterator[ProcessingRequest], context: Context) -> None:
+        reservation = self._new_reservation()
+        exchange = self._new_exchange(reservation)
+        delivered = False
+        reserved = False
+        try:
+            async for message in requests:
+                action = exchange.receive(decode(message))
+                while isinstance(action, Reserve):
+                    reserved = True
+                    action = exchange.receive(await self._ledger.reserve(action))
+                await context.write(encode(action))
+                if isinstance(action, actions.Final):
+                    delivered = isinstance(action, actions.Route)
+                    return
+        finally:
+            if reserved and not delivered:
+                # Envoy went away before it heard of the answer, or it was a refusal.
+                await self._ledger.release(reservation)

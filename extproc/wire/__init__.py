@@ -1,0 +1,1 @@
+"""Protobuf, and nothing but: Envoy's messages become events, our actions become messages."""

@@ -1,0 +1,75 @@
+"""`ProcessingRequest` to events.
+
+Unknown messages, and those that we never ask for, are a `ProtocolError`: an empty answer to a
+message one does not understand would let the request pass unprocessed.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
+from envoy.service.ext_proc.v3.external_processor_pb2 import HttpHeaders, ProcessingRequest
+from google.protobuf.json_format import MessageToDict
+
+from extproc.exchange.events import RequestBody, RequestHeaders
+from extproc.exchange.names import PEER_URI_ATTRIBUTE
+from extproc.exchange.phases import ProtocolError
+from extproc.policy.identity import JWT_NAMESPACE
+
+_ATTRIBUTES_KEY: Final = "envoy.filters.http.ext_proc"
+"""Fixed by Envoy, whatever the filter is called."""
+
+_JOINED_BY: Final = {"cookie": "; "}
+
+
+def decode(message: ProcessingRequest) -> RequestHeaders | RequestBody:
+    """Turn one message into an event.
+
+    Raises:
+        ProtocolError: the kind is not one that we serve, or the filter is configured so that
+            the body would not come whole.
+    """
+    kind = message.WhichOneof("request")
+    if kind == "request_headers":
+        return _headers(message, message.request_headers)
+    if kind == "request_body":
+        return RequestBody(message.request_body.body)
+    msg = f"{kind or 'a message of an unknown kind'} is not served here"
+    raise ProtocolError(msg)
+
+
+def _headers(message: ProcessingRequest, head: HttpHeaders) -> RequestHeaders:
+    _check_mode(message)
+    headers: dict[str, str] = {}
+    for header in head.headers.headers:
+        # Envoy fills raw_value; `value` is for peers that send text.
+        value = (header.raw_value or header.value.encode()).decode("utf-8", "replace")
+        name = header.key
+        known = headers.get(name)
+        headers[name] = value if known is None else known + _JOINED_BY.get(name, ",") + value
+    return RequestHeaders(headers, head.end_of_stream, _jwt(message), _peer_uri(message))
+
+
+def _check_mode(message: ProcessingRequest) -> None:
+    """Refuse a filter whose body comes in pieces: the first piece would be judged as the whole."""
+    if not message.HasField("protocol_config"):
+        return
+    mode = message.protocol_config.request_body_mode
+    if mode not in (ProcessingMode.BUFFERED, ProcessingMode.NONE):
+        name = ProcessingMode.BodySendMode.Name(mode)
+        msg = f"the filter's request_body_mode is {name}; it must be BUFFERED"
+        raise ProtocolError(msg)
+
+
+def _jwt(message: ProcessingRequest) -> Mapping[str, Any]:
+    if not message.HasField("metadata_context"):
+        return {}
+    namespaces = message.metadata_context.filter_metadata
+    return MessageToDict(namespaces[JWT_NAMESPACE]) if JWT_NAMESPACE in namespaces else {}
+
+
+def _peer_uri(message: ProcessingRequest) -> str:
+    if _ATTRIBUTES_KEY not in message.attributes:
+        return ""
+    fields = message.attributes[_ATTRIBUTES_KEY].fields
+    return fields[PEER_URI_ATTRIBUTE].string_value if PEER_URI_ATTRIBUTE in fields else ""
