@@ -44,6 +44,7 @@ _RAW: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _KEY: Final = re.compile(rb'[\s,{]*"((?:[^"\\]|\\.)*)"\s*:\s*', re.DOTALL)
 _STRING: Final = re.compile(rb'"[^"]*"')
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"[]{}'))
+_AS_ARRAYS: Final = bytes.maketrans(b"{}", b"[]")
 
 
 def read_object(data: bytes) -> JsonObject | Malformed:
@@ -109,9 +110,10 @@ def _is_too_deep(data: bytes) -> bool:
     if data.count(b"{") + data.count(b"[") <= NESTING_MAX:
         return False
     without_escapes = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    brackets = _STRING.sub(b"", without_escapes.translate(None, _NOT_STRUCTURE))
+    structure = without_escapes.translate(_AS_ARRAYS, _NOT_STRUCTURE)
+    brackets = _STRING.sub(b"", structure)
     for _ in range(NESTING_MAX):
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")
         if not brackets:
             return False
     return True
