@@ -155,8 +155,8 @@ class _Chat(msgspec.Struct):
     response_format: msgspec.Raw = msgspec.Raw()
 
 
-_TokenIds = list[Annotated[int, msgspec.Meta(ge=0)]]
-_Prompts = str | list[str | int | _TokenIds]
+_TokenId = Annotated[int, msgspec.Meta(ge=0)]
+_Prompts = str | list[str | _TokenId | list[_TokenId]]
 
 
 class _Completions(msgspec.Struct):
