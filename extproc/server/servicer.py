@@ -20,8 +20,6 @@ SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 
 _log = logging.getLogger(__name__)
 
-Context = grpc.aio.ServicerContext[ProcessingRequest, ProcessingResponse]
-
 
 class Servicer:
     """Serves exchanges. `new_reservation` names each one: 32 hex digits, never used twice."""
@@ -36,7 +34,7 @@ class Servicer:
         self._ledger = ledger
         self._new_reservation = new_reservation
 
-    def handler(self) -> grpc.GenericRpcHandler[ProcessingRequest, ProcessingResponse]:
+    def handler(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server is given."""
         method = grpc.stream_stream_rpc_method_handler(
             self.process,
@@ -45,7 +43,9 @@ class Servicer:
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
 
-    async def process(self, requests: AsyncIterator[ProcessingRequest], context: Context) -> None:
+    async def process(
+        self, requests: AsyncIterator[ProcessingRequest], context: grpc.aio.ServicerContext
+    ) -> None:
         """Serve one exchange and end the stream right after its last answer.
 
         A fault ends it with an error status: Envoy takes a clean end for consent and lets the
@@ -60,7 +60,9 @@ class Servicer:
             _log.exception("exchange.failed")
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
-    async def _serve(self, requests: AsyncIterator[ProcessingRequest], context: Context) -> None:
+    async def _serve(
+        self, requests: AsyncIterator[ProcessingRequest], context: grpc.aio.ServicerContext
+    ) -> None:
         reservation = self._new_reservation()
         exchange = self._new_exchange(reservation)
         delivered = False

@@ -1,5 +1,7 @@
 """extproc/exchange/answers.py and what a refusal tells a client"""
 
+from decimal import Decimal
+
 import pytest
 
 from extproc.exchange.answers import reject, tightest, warnings_of
@@ -72,8 +74,12 @@ def test_a_warning_names_the_highest_share_reached(
     remaining: int, expected: tuple[str, ...]
 ) -> None:
     budget = Budget(
-        id="day", limit=100, unit="tokens", window=Window(calendar="day"), warn_at=(0.8, 0.95)
-    )  # type: ignore[arg-type]
+        id="day",
+        limit=Decimal(100),
+        unit="tokens",
+        window=Window(calendar="day"),
+        warn_at=(0.8, 0.95),
+    )
     balance = Balance("day", "tokens", 100, remaining, 60.0, 86400.0)
 
     assert warnings_of((budget,), (balance,)) == expected

@@ -46,12 +46,16 @@ class Words:
 
 
 def model(**fields: Any) -> Model:
-    known = {"encoding": "cl100k_base", "context_tokens": 1000, "output_tokens_max": 100}
+    known: dict[str, Any] = {
+        "encoding": "cl100k_base",
+        "context_tokens": 1000,
+        "output_tokens_max": 100,
+    }
     return Model(**(known | fields))
 
 
 def budget(id_: str = "minute", **fields: Any) -> Budget:
-    known = {"limit": Decimal(500), "unit": "tokens", "window": MINUTE}
+    known: dict[str, Any] = {"limit": Decimal(500), "unit": "tokens", "window": MINUTE}
     return Budget(id=id_, **(known | fields))
 
 
