@@ -5,7 +5,7 @@ the way of a request can be read from top to bottom and needs no I/O. Whoever dr
 exchange, `explain`, a test) brings the ledger.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from extproc.llm.errors import Fault
@@ -162,9 +162,8 @@ def _take(
     """
     budgets = policy.tenants[inquiry.admitted.tenant].budgets
     tried: list[Tried] = []
-    refusal: Refused | None = None
-    name: str | None = chosen
-    while name is not None:
+    refusals: list[Refused] = []
+    for name in _chain(policy.tiers, chosen):
         tier = policy.tiers[name]
         offer = _offer(policy, inquiry.request, counts, name, budgets)
         outcome = yield from _ask(inquiry, offer, budgets)
@@ -173,14 +172,19 @@ def _take(
         if isinstance(outcome, Reserved):
             downgraded_from = chosen if name != chosen else ""
             return _routed(name, tier, offer, outcome, downgraded_from), tuple(tried)
-        if refusal is None or refusal.fault is not Fault.RATE_LIMITED:
-            refusal = outcome
         if not outcome.may_downgrade:
-            refusal = outcome
-            break
-        name = tier.downgrade_to
-    assert refusal is not None  # noqa: S101  # the loop ran: `chosen` is a name
-    return refusal, tuple(tried)
+            return outcome, tuple(tried)
+        refusals.append(outcome)
+    hopeful = (refusal for refusal in refusals if refusal.fault is Fault.RATE_LIMITED)
+    return next(hopeful, refusals[-1]), tuple(tried)
+
+
+def _chain(tiers: Mapping[str, Tier], chosen: str) -> Iterator[str]:
+    """The chosen tier and those that it downgrades to; settings with a cycle are refused."""
+    name: str | None = chosen
+    while name is not None:
+        yield name
+        name = tiers[name].downgrade_to
 
 
 class _Offer(NamedTuple):
