@@ -21,7 +21,13 @@ RATE_WINDOW_SECONDS_MAX: Final = 3600
 
 Unit = Literal["tokens", "usd", "requests", "concurrent_requests"]
 Calendar = Literal["minute", "hour", "day", "week", "month", "year"]
-BudgetId = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_.-]{0,62}$")]
+BudgetId = Annotated[
+    str,
+    msgspec.Meta(
+        pattern="^[a-z0-9][a-z0-9_.-]{0,62}$",
+        description="a name of up to 63 of a-z, 0-9, _, . and -, beginning with a-z or 0-9",
+    ),
+]
 
 
 class Span(NamedTuple):
@@ -50,7 +56,7 @@ class Budget(Section, frozen=True, kw_only=True):
     """A limit of a tenant. Where `models` or `tiers` are given it is about those only."""
 
     id: BudgetId
-    limit: Annotated[Decimal, msgspec.Meta(extra_json_schema={"minimum": 0})]
+    limit: Annotated[Decimal, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 10**15})]
     unit: Unit
     window: Window | None = None
     models: tuple[str, ...] | None = None

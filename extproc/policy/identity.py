@@ -19,7 +19,14 @@ JWT_NAMESPACE: Final = "envoy.filters.http.jwt_authn"
 API_KEY_CHARS_MAX: Final = 4096
 TENANT_CHARS_MAX: Final = 256
 
-HeaderName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9!#$%&'*+.^_`|~-]+$", max_length=128)]
+HeaderName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern="^[a-z0-9!#$%&'*+.^_`|~-]+$",
+        max_length=128,
+        description="the name of a header, in lower case",
+    ),
+]
 
 
 class ApiKey(Section, frozen=True, kw_only=True):

@@ -8,7 +8,13 @@ import msgspec
 from extproc.llm.request import LlmRequest
 from extproc.policy.section import Section, matches_any
 
-TierName = Annotated[str, msgspec.Meta(pattern="^[a-z0-9][a-z0-9_-]{0,62}$")]
+TierName = Annotated[
+    str,
+    msgspec.Meta(
+        pattern="^[a-z0-9][a-z0-9_-]{0,62}$",
+        description="a name of up to 63 of a-z, 0-9, _ and -, beginning with a-z or 0-9",
+    ),
+]
 """A value of the header `x-llm-tier`: what a route can match without quoting."""
 
 
