@@ -56,7 +56,7 @@ class Scenario:
 
 
 LONG = "hello world " * 5000
-COMPLEX = "Explain the difference between these two designs. " * 450
+COMPLEX = "Explain the difference between these two designs. " * 600
 
 SCENARIOS = (
     Scenario(
