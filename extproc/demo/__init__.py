@@ -1,0 +1,13 @@
+"""The whole thing on one machine: a real Envoy, the filter, model adapters, two SDKs.
+
+`process` starts children, `envoy` an Envoy, `stage` all of it; the conformance tests stand on
+the same three. `adapters` is what is behind Envoy, `clients` and `steps` what is in front, and
+`screen` shows what Envoy's access log says about it.
+"""
+
+
+def run(*, keep: bool = False, plain: bool = False) -> int:
+    """Run the demo: 0 if every step went as it says it should, 1 if not."""
+    from extproc.demo.show import run as run_show  # noqa: PLC0415  # adapters need no SDK
+
+    return run_show(keep=keep, plain=plain)

@@ -1,0 +1,32 @@
+"""Adapters, the filter's service and Envoy, put together."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from extproc.demo.adapters import READY
+from extproc.demo.process import Child, child
+
+SERVE: Final = ("-m", "extproc", "serve")
+_SERVICE_READY: Final = "listening on "
+
+
+@contextmanager
+def adapters(directory: Path) -> Iterator[Mapping[str, int]]:
+    """Run the adapters; yields their ports by name, `control` among them."""
+    arguments = [sys.executable, "-m", "extproc.demo.adapters"]
+    with child("adapters", arguments, directory=directory) as running:
+        ports: Mapping[str, int] = json.loads(running.wait_for_line(READY))
+        yield ports
+
+
+@contextmanager
+def service(settings: Path, *, directory: Path) -> Iterator[tuple[Child, int]]:
+    """Run the service on a free port; yields the process and the port."""
+    arguments = [sys.executable, *SERVE, "--settings", str(settings), "--port", "0"]
+    with child("service", arguments, directory=directory) as running:
+        address = running.wait_for_line(_SERVICE_READY)
+        yield running, int(address.rpartition(":")[2])

@@ -1,0 +1,218 @@
+"""The demo's steps: what is asked, by whom, and what must come of it."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from extproc.demo.accesslog import Record
+from extproc.demo.clients import Ask, Outcome
+
+STREAM_PIECES_MIN: Final = 20
+FIRST_PIECE_SHARE_MAX: Final = 0.5
+"""A buffered stream's first piece comes with its last; ours comes in a fraction of that time."""
+
+
+class Expected(NamedTuple):
+    """What must come of a call.
+
+    `served_by` is the cluster that answers, or empty for a refusal; `codes` are the statuses of
+    all attempts that the SDK makes; `error` is the exception it then raises.
+    """
+
+    served_by: str = ""
+    tier: str = ""
+    downgraded_from: str = ""
+    codes: tuple[int, ...] = (200,)
+    error: str = ""
+    reason: str = ""
+
+
+class Step(NamedTuple):
+    """One call. `tenant` is empty for somebody with a key that nobody knows."""
+
+    title: str
+    tenant: str
+    ask: Ask
+    expected: Expected
+    begins_minute: bool = False
+    """It and the next steps must fall into one minute, whose budget they use up."""
+
+
+def problems(step: Step, outcome: Outcome, records: Sequence[Record]) -> list[str]:
+    """Compare what must come of a step with what the SDK and Envoy say came of it."""
+    expected = step.expected
+    last = records[-1] if records else None
+    llm = last.llm if last is not None else {}
+    seen = Expected(
+        served_by=last.cluster if last is not None and last.was_forwarded else "",
+        tier=llm.get("tier", ""),
+        downgraded_from=llm.get("downgraded_from", ""),
+        codes=tuple(record.code for record in records),
+        error=outcome.error,
+        reason=llm.get("reason", "") if outcome.error else "",
+    )
+    found = [
+        f"{name} is {value!r}, not {wanted!r}"
+        for name, value, wanted in zip(Expected._fields, seen, expected, strict=True)
+        if value != wanted
+    ]
+    if step.ask.is_streamed and not expected.error:
+        found += _late(outcome.arrivals)
+    return found
+
+
+def _late(arrivals: tuple[float, ...]) -> list[str]:
+    if len(arrivals) < STREAM_PIECES_MIN:
+        return [f"the answer came in {len(arrivals)} pieces, not in {STREAM_PIECES_MIN} or more"]
+    if arrivals[0] > FIRST_PIECE_SHARE_MAX * arrivals[-1]:
+        return [f"the first piece came after {arrivals[0]:.2f} s, the last {arrivals[-1]:.2f} s"]
+    return []
+
+
+PREMIUM: Final = Expected("gpt4-adapter", "premium")
+STANDARD: Final = Expected("gpt35-adapter", "standard")
+DEFAULT: Final = Expected("local-llama", "default")
+ELSEWHERE: Final = Expected("platform")
+
+_HARD: Final = "Weigh these two designs against each other, and say which you would build. " * 300
+_ENDLESS: Final = "and then it said again what it had said before, " * 2000
+_TOOLS: Final = [
+    {
+        "type": "function",
+        "function": {"name": name, "parameters": {"type": "object", "properties": {}}},
+    }
+    for name in ("search", "calculate")
+]
+_SPOOFED: Final = {"x-llm-tier": "premium", "x-tenant-id": "acme", "x-llm-model": "gpt-4"}
+
+
+def refused(code: int, error: str, reason: str) -> Expected:
+    """Expect one attempt, refused by the filter, which the SDK does not repeat."""
+    return Expected(codes=(code,), error=error, reason=reason)
+
+
+def chat(text: object = "Say hello to the mesh.", model: str = "gpt-4", **more: object) -> Ask:
+    """Ask with the OpenAI SDK. `text` may be what no schema allows."""
+    messages = [{"role": "user", "content": text}]
+    return Ask("openai.chat", {"model": model, "messages": messages, **more})
+
+
+def message(text: str = "Say hello to the mesh.", **more: object) -> Ask:
+    """Ask with the Anthropic SDK."""
+    messages = [{"role": "user", "content": text}]
+    body = {"model": "claude-sonnet", "max_tokens": 200, "messages": messages, **more}
+    return Ask("anthropic.messages", body)
+
+
+def _streamed(ask: Ask) -> Ask:
+    return ask._replace(api=ask.api + ".stream")
+
+
+def _spoofing(ask: Ask) -> Ask:
+    return ask._replace(headers=_SPOOFED)
+
+
+def _once(ask: Ask) -> Ask:
+    """Don't let the SDK wait for the next minute: a demo has to end."""
+    return ask._replace(retries_max=0)
+
+
+_COUNT: Final = Ask(
+    "anthropic.count_tokens",
+    {"model": "claude-sonnet", "messages": [{"role": "user", "content": "How long am I?"}]},
+)
+_FILE: Final = Ask("openai.files", {"file": ("batch.jsonl", b"{}\n" * 700_000), "purpose": "batch"})
+_EMBED: Final = Ask("openai.embeddings", {"model": "text-embedding-3-small", "input": ["a", "b"]})
+_RESPOND: Final = Ask("openai.responses", {"model": "gpt-4", "input": "Say hello."})
+
+STEPS: Final = (
+    Step("a premium subscriber gets premium", "acme", chat(), PREMIUM),
+    Step("a plain request of the standard plan gets default", "initech", chat(), DEFAULT),
+    Step(
+        "a complex one gets standard", "initech", chat(_HARD, tools=_TOOLS, max_tokens=60), STANDARD
+    ),
+    Step("the answer streams event by event", "acme", _streamed(chat()), PREMIUM),
+    Step("Anthropic's SDK, streaming", "acme", _streamed(message()), PREMIUM),
+    Step("Anthropic's SDK, whole", "initech", message(), DEFAULT),
+    Step("counting tokens is a call too", "initech", _COUNT, DEFAULT),
+    Step("the Responses API", "initech", _RESPOND, DEFAULT),
+    Step("embeddings", "initech", _EMBED, DEFAULT),
+    Step("a spoofed x-llm-tier gains nothing", "initech", _spoofing(chat()), DEFAULT),
+    Step("nor on a path that is no LLM call", "initech", _spoofing(_FILE), ELSEWHERE),
+    Step("money for one premium answer", "hooli", chat(max_tokens=500), PREMIUM),
+    Step(
+        "then it is served by a cheaper tier",
+        "hooli",
+        chat(max_tokens=500),
+        STANDARD._replace(downgraded_from="premium"),
+    ),
+    Step(
+        "then by the cheapest",
+        "hooli",
+        chat(max_tokens=500),
+        DEFAULT._replace(downgraded_from="premium"),
+    ),
+    Step("money for one answer", "wonka", chat(max_tokens=500), PREMIUM),
+    Step(
+        "then the quota is gone, and the SDK does not try again",
+        "wonka",
+        chat(max_tokens=500),
+        refused(429, "RateLimitError", "budget_exhausted"),
+    ),
+    Step(
+        "room for one in this minute", "globex", chat(max_tokens=400), DEFAULT, begins_minute=True
+    ),
+    Step(
+        "no room for another: try again later",
+        "globex",
+        _once(chat(max_tokens=400)),
+        refused(429, "RateLimitError", "rate_limited"),
+    ),
+    Step(
+        "Anthropic's SDK is told the same in its own words",
+        "globex",
+        _once(message(max_tokens=400)),
+        refused(429, "RateLimitError", "rate_limited"),
+    ),
+    Step(
+        "more than a minute can ever hold",
+        "globex",
+        chat(max_tokens=4000),
+        refused(400, "BadRequestError", "budget_too_small"),
+    ),
+    Step(
+        "a suspended tenant",
+        "umbrella",
+        chat(),
+        refused(429, "RateLimitError", "tenant_suspended"),
+    ),
+    Step("an unknown key", "", chat(), refused(401, "AuthenticationError", "unknown_tenant")),
+    Step(
+        "an unknown key, Anthropic's SDK",
+        "",
+        message(),
+        refused(401, "AuthenticationError", "unknown_tenant"),
+    ),
+    Step(
+        "a body of wrong types",
+        "acme",
+        chat(7),
+        refused(400, "BadRequestError", "malformed_request"),
+    ),
+    Step(
+        "a prompt longer than any context",
+        "acme",
+        chat(_ENDLESS),
+        refused(400, "BadRequestError", "context_exceeded"),
+    ),
+)
+
+CROWD: Final = tuple(
+    Step("forty at once", tenant, ask, expected)
+    for _ in range(10)
+    for tenant, ask, expected in (
+        ("acme", chat(max_tokens=20), PREMIUM),
+        ("initech", chat("What is a mesh?", max_tokens=20), DEFAULT),
+        ("initech", chat(_HARD, tools=_TOOLS, max_tokens=20), STANDARD),
+        ("acme", message(max_tokens=20), PREMIUM),
+    )
+)
