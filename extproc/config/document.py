@@ -19,6 +19,11 @@ import yaml
 
 from extproc.config.problems import ConfigError, Finding, Problem, Steps, quoted
 
+Tree = Any
+"""Plain values: what a file says before anybody looked at it."""
+Event = Any
+"""PyYAML's; they have no common type that tells their fields."""
+
 SETTINGS_BYTES_MAX: Final = 16 << 20
 DEPTH_MAX: Final = 32
 ALIASED_NODES_MAX: Final = 100_000
@@ -38,7 +43,7 @@ _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 class Document(NamedTuple):
     """What a file says, and what can't be read in it."""
 
-    tree: Any
+    tree: Tree
     findings: tuple[Finding, ...]
     lines: dict[str, int]
     """The line of each key at the top."""
@@ -80,12 +85,12 @@ class _Reader:
         self.findings: list[Finding] = []
         self.lines: dict[str, int] = {}
         self._are_keys_secret = are_keys_secret
-        self._events: Iterator[Any] = iter(())
-        self._anchors: dict[str, tuple[Any, int]] = {}
+        self._events: Iterator[Event] = iter(())
+        self._anchors: dict[str, tuple[Tree, int]] = {}
         self._nodes = 0
         self._aliased_nodes = 0
 
-    def read(self, text: str) -> Any:  # noqa: ANN401  # a file may say anything
+    def read(self, text: str) -> Tree:
         self._events = yaml.parse(text, Loader=_LOADER)
         next(self._events)
         if isinstance(next(self._events), yaml.StreamEndEvent):
@@ -106,7 +111,7 @@ class _Reader:
         problems = [finding.as_problem() for finding in self.findings]
         raise ConfigError([*problems, Problem("$", message)])
 
-    def _node(self, event: Any, at: Steps) -> Any:  # noqa: ANN401  # as above
+    def _node(self, event: Event, at: Steps) -> Tree:
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
         if len(at) > DEPTH_MAX:
@@ -125,7 +130,7 @@ class _Reader:
             self._anchors[event.anchor] = (value, self._nodes - before)
         return value
 
-    def _alias(self, event: Any) -> Any:  # noqa: ANN401  # as above
+    def _alias(self, event: Event) -> Tree:
         if event.anchor not in self._anchors:
             self.stop(f"{_line(event)}: the anchor of this alias does not stand before it")
         value, nodes = self._anchors[event.anchor]
@@ -135,14 +140,14 @@ class _Reader:
             self.stop(f"{_line(event)}: aliases repeat more than {ALIASED_NODES_MAX} nodes")
         return value
 
-    def _sequence(self, at: Steps) -> list[Any]:
-        items: list[Any] = []
+    def _sequence(self, at: Steps) -> list[Tree]:
+        items: list[Tree] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             items.append(self._node(event, (*at, len(items))))
         return items
 
-    def _mapping(self, at: Steps) -> dict[str, Any]:
-        entries: dict[str, Any] = {}
+    def _mapping(self, at: Steps) -> dict[str, Tree]:
+        entries: dict[str, Tree] = {}
         lines: dict[str, int] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             line = event.start_mark.line + 1
@@ -159,7 +164,7 @@ class _Reader:
             self.lines = lines
         return entries
 
-    def _key(self, event: Any, at: Steps) -> str | None:  # noqa: ANN401  # as above
+    def _key(self, event: Event, at: Steps) -> str | None:
         """Return the key, or None for one that can't be read."""
         if not isinstance(event, yaml.ScalarEvent):
             self._node(event, (*at, "?"))
@@ -179,7 +184,7 @@ class _Reader:
         return key
 
 
-def _scalar(event: Any) -> Any:  # noqa: ANN401  # as above
+def _scalar(event: Event) -> Tree:
     is_plain = event.tag is None and event.implicit[0]
     return _plain(event.value) if is_plain else event.value
 
@@ -196,5 +201,5 @@ def _plain(text: str) -> str | bool | Decimal | None:
     return text
 
 
-def _line(event: Any) -> str:  # noqa: ANN401  # PyYAML's events have no common type that says so
+def _line(event: Event) -> str:
     return f"line {event.start_mark.line + 1}"

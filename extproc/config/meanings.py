@@ -107,3 +107,8 @@ MEANINGS: Final = {
     "Limits.tenants": "More tenants are refused.",
 }
 """By section and field. A test holds that these are all the fields there are."""
+
+
+def first_line(docstring: str | None) -> str:
+    """What a section is, without what only its code needs to know."""
+    return (docstring or "").partition("\n")[0]

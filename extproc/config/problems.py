@@ -76,7 +76,11 @@ def quoted(text: str) -> str:
         text = f"{scheme[:SHOWN_CHARS_OF_SECRET]}://…"
     elif _is_hidden(text):
         text = f"{text[:SHOWN_CHARS_OF_SECRET]}…"
-    return json.dumps(text, ensure_ascii=False)
+    return "".join(_visible(one) for one in json.dumps(text, ensure_ascii=False))
+
+
+def _visible(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
 
 
 def _is_hidden(text: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 from msgspec import NODEFAULT, Struct, inspect
 
 from extproc.config.expected import expected, kind_of
-from extproc.config.meanings import MEANINGS
+from extproc.config.meanings import MEANINGS, first_line
 from extproc.config.schema import schema_text
 from extproc.config.settings import Settings
 
@@ -35,7 +35,7 @@ def _lines() -> Iterator[str]:
             continue
         seen.add(section.cls)
         yield f"### {f'`{path}`' if path else 'The file'}\n"
-        yield f"{section.cls.__doc__}\n"
+        yield f"{first_line(section.cls.__doc__)}\n"
         yield "| Setting | Value | Left out | Meaning |"
         yield "|---|---|---|---|"
         for field in section.fields:

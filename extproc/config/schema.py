@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from extproc.config.meanings import MEANINGS
+from extproc.config.meanings import MEANINGS, first_line
 from extproc.config.settings import Settings
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -25,6 +25,7 @@ def schema() -> dict[str, Any]:
             if "default" in part:
                 part["default"] = float(part["default"])
     for section, described in made["$defs"].items():
+        described["description"] = first_line(described["description"])
         for field, part in described["properties"].items():
             part["description"] = MEANINGS[f"{section}.{field}"]
             if not _is_plain(part.get("default")):

@@ -6,10 +6,11 @@ at as a whole: what `shape_of` returns always converts to the model.
 
 import re
 from decimal import Decimal
-from typing import Any, Final, NamedTuple, TypeGuard
+from typing import Final, NamedTuple, TypeGuard
 
 from msgspec import inspect
 
+from extproc.config.document import Tree
 from extproc.config.expected import Kind, expected, found, kind_of
 from extproc.config.problems import UNKNOWN_KEY, Finding, Steps, did_you_mean, listed, quoted
 
@@ -17,13 +18,11 @@ DIGITS_MAX: Final = 25
 """Fewer than Decimal calculates with, so that nothing is ever rounded."""
 EXPONENT_MAX: Final = 25
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
 
 class Shape(NamedTuple):
     """The settings with stand-ins for what is wrong, and where that is."""
 
-    tree: Any
+    tree: Tree
     findings: tuple[Finding, ...]
     broken: frozenset[Steps]
     """Where stand-ins are; what is concluded from them is no finding."""
@@ -41,7 +40,7 @@ class _Walk:
         self.findings: list[Finding] = []
         self.broken: set[Steps] = set()
 
-    def value(self, declared: inspect.Type, raw: object, at: Steps) -> Any:  # noqa: ANN401  # any type
+    def value(self, declared: inspect.Type, raw: object, at: Steps) -> Tree:
         kind = kind_of(declared)
         if raw is None and kind.is_optional:
             return None
@@ -59,7 +58,7 @@ class _Walk:
         self.findings.append(Finding(at, message))
         self.broken.add(at)
 
-    def _scalar(self, kind: Kind, raw: object, at: Steps) -> Any:  # noqa: ANN401  # as above
+    def _scalar(self, kind: Kind, raw: object, at: Steps) -> Tree:
         taken = _take(kind, raw)
         if taken is not None:
             return taken
@@ -69,7 +68,7 @@ class _Walk:
         self._wrong(at, f"expected {expected(kind)}, got {what}{_hint(kind, raw)}")
         return _stand_in(kind.type)
 
-    def _mapping(self, kind: inspect.DictType, raw: dict[str, Any], at: Steps) -> dict[str, Any]:
+    def _mapping(self, kind: inspect.DictType, raw: dict[str, Tree], at: Steps) -> dict[str, Tree]:
         tree = {}
         keys = kind_of(kind.key_type)
         for name, one in raw.items():
@@ -82,7 +81,9 @@ class _Walk:
                 tree[name] = value
         return tree
 
-    def _section(self, kind: inspect.StructType, raw: dict[str, Any], at: Steps) -> dict[str, Any]:
+    def _section(
+        self, kind: inspect.StructType, raw: dict[str, Tree], at: Steps
+    ) -> dict[str, Tree]:
         fields = {field.encode_name: field for field in kind.fields}
         absent = [name for name in fields if name not in raw]
         tree = {}
@@ -112,7 +113,7 @@ _SECTIONS: Final = (inspect.StructType, inspect.DictType, inspect.VarTupleType)
 _NUMBERS: Final = (inspect.IntType, inspect.FloatType, inspect.DecimalType)
 
 
-def _take(kind: Kind, raw: object) -> Any:  # noqa: ANN401  # as above
+def _take(kind: Kind, raw: object) -> Tree:
     """Return `raw` as a value of that scalar type, or None."""
     match kind.type:
         case inspect.StrType() as text if isinstance(raw, str):
@@ -139,7 +140,7 @@ def _is_text(kind: inspect.StrType, raw: str) -> bool:
         (kind.min_length or 0) <= len(raw)
         and (kind.max_length is None or len(raw) <= kind.max_length)
         and (kind.pattern is None or re.search(kind.pattern, raw) is not None)
-        and _CONTROL.search(raw) is None
+        and raw.isprintable()
     )
 
 
@@ -159,8 +160,8 @@ def _hint(kind: Kind, raw: object) -> str:
     if isinstance(kind.type, inspect.StrType):
         if isinstance(raw, bool | Decimal):
             return "; put it in quotes"
-        if isinstance(raw, str) and _CONTROL.search(raw):
-            return "; line ends, tabs and other control characters are not taken"
+        if isinstance(raw, str) and not raw.isprintable():
+            return "; line ends, tabs and other invisible characters are not taken"
     if isinstance(kind.type, inspect.LiteralType) and isinstance(raw, str):
         near = did_you_mean(raw, [str(value) for value in kind.type.values])
         return f"; did you mean {quoted(near)}?" if near else ""
@@ -169,7 +170,7 @@ def _hint(kind: Kind, raw: object) -> str:
     return ""
 
 
-def _stand_in(kind: inspect.Type) -> Any:  # noqa: ANN401  # as above
+def _stand_in(kind: inspect.Type) -> Tree:
     """Return a value of that type, never looked at."""
     match kind:
         case inspect.StrType():
