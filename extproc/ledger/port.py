@@ -1,25 +1,37 @@
 """The ledger's contract. Every ledger keeps it, and one test suite holds all of them to it.
 
-1. Committed plus reserved never exceeds a limit through a reservation: all claims or none.
-2. A reservation is settled once; a settlement may come late, twice, or for a reservation that
-   nobody knows any more, and charges the window in which the request was admitted.
-3. A reservation that nobody settles is charged what it expected when it expires; a settlement
-   after that replaces the charge.
-4. A refused reservation changes nothing.
+1.  Committed plus reserved never exceeds a limit through a reservation: all claims or none.
+2.  A reservation is settled once; a settlement may come late, twice, or for a reservation that
+    nobody knows any more, and charges the window in which the request was admitted.
+3.  A reservation that nobody settles is charged what it expected when it expires; a settlement
+    after that replaces the charge.
+4.  A refused reservation changes nothing.
+5.  A limit of 0 refuses whatever is claimed. Else a claim of nothing needs no room: a model
+    without a price is there for those whose money is used up.
+6.  A claim without a window is held while its request is in flight, and charges nothing.
+7.  A limit is that of the claim at hand: a changed limit counts at once, and what was used
+    stays used.
+8.  A reservation that was settled or has expired is never held again.
+9.  Whatever is kept has a limit. Beyond it the answer is `Unavailable`, and nothing changed.
 """
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
-from extproc.policy.budgets import Answer, Balance, Reserve
+from extproc.policy.budgets import Answer, Balance, Claim, Reserve
 
-Settled = Literal["settled", "late", "unknown", "repeated"]
-"""How a settlement was taken: in time; after expiry; without its reservation; again."""
+Settled = Literal["settled", "late", "unknown", "repeated", "unavailable"]
+"""How a settlement was taken: in time; after expiry; without its reservation; again; not at all.
+
+After `unavailable` nothing is charged: the record must come again.
+"""
 
 
 class Charge(NamedTuple):
     """What a finished request used of one budget.
 
-    `window_start` is that of the window in which it was admitted, 0 where there is none.
+    `window_start` is that of the window in which it was admitted, 0 where there is none. It
+    counts only where the ledger does not know the reservation, or knows it without this budget.
     """
 
     budget: str
@@ -28,7 +40,11 @@ class Charge(NamedTuple):
 
 
 class Settlement(NamedTuple):
-    """The outcome of one request: all that is needed to charge it."""
+    """The outcome of one request: all that is needed to charge it.
+
+    Amounts may exceed what was held: the tenant pays for what was used. A budget that was
+    claimed and is not charged is given back whole.
+    """
 
     reservation: str
     tenant: str
@@ -36,7 +52,7 @@ class Settlement(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """How one budget stands now."""
+    """How one budget stands. `balance` is what a client may see, the rest is not."""
 
     balance: Balance
     committed: int
@@ -49,8 +65,9 @@ class Ledger(Protocol):
     async def reserve(self, ask: Reserve) -> Answer:
         """Hold every claim or none.
 
-        Asking again with a reservation that is held already answers with how its budgets
-        stand, and takes nothing more.
+        Asking again with the same claims for a reservation that is held already answers with
+        how its budgets stand, and takes nothing more. With other claims, or once it was
+        settled or has expired, the answer is `Unavailable`.
         """
 
     async def settle(self, settlement: Settlement) -> Settled:
@@ -59,5 +76,21 @@ class Ledger(Protocol):
     async def release(self, reservation: str) -> None:
         """Give a reservation back whole, because its request went nowhere.
 
-        Nothing happens where it is not held any more.
+        Nothing happens where it is not held any more. If the request went somewhere after all,
+        its settlement is charged as that of an unknown reservation.
+        """
+
+
+class OpenLedger(Ledger, Protocol):
+    """A ledger that lets its books be read: for people, explanations and tests."""
+
+    async def peek(self, ask: Reserve) -> Answer:
+        """Say what `reserve` would answer, and hold nothing."""
+
+    async def standing(
+        self, tenant: str, claims: Sequence[Claim], *, at: float | None = None
+    ) -> tuple[Standing, ...]:
+        """How each claim's budget stands now, or stood at the end of the window of `at`.
+
+        The claims say which budget, window and limit; what they take is not looked at.
         """

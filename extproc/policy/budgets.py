@@ -4,23 +4,38 @@ Amounts are integers: tokens, micro-dollars, requests. The ledger keeps the sums
 asked of it and what it answers is said here.
 """
 
-import datetime as dt
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Annotated, Final, Literal, NamedTuple
-from zoneinfo import ZoneInfo
 
 import msgspec
 
-from extproc.policy.models import Model
+from extproc.policy.models import Model, Price
 from extproc.policy.section import Section, matches_any
+from extproc.policy.windows import Span, Window
+
+__all__ = [
+    "Answer",
+    "Balance",
+    "Budget",
+    "Claim",
+    "Demand",
+    "Denied",
+    "Reserve",
+    "Reserved",
+    "Span",
+    "Unavailable",
+    "Unit",
+    "Window",
+    "claims_of",
+    "is_rate",
+]
 
 MICRO_USD_PER_USD: Final = 1_000_000
 RATE_WINDOW_SECONDS_MAX: Final = 3600
 """Up to an hour a client does well to wait and try again; beyond it the quota is gone."""
 
 Unit = Literal["tokens", "usd", "requests", "concurrent_requests"]
-Calendar = Literal["minute", "hour", "day", "week", "month", "year"]
 BudgetId = Annotated[
     str,
     msgspec.Meta(
@@ -30,29 +45,7 @@ BudgetId = Annotated[
 ]
 
 
-class Span(NamedTuple):
-    """One window: from `start` (included) to `end` (not included), in seconds since 1970."""
-
-    start: float
-    end: float
-
-
-class Window(Section, frozen=True, kw_only=True):
-    """How long a budget lasts: `seconds`, aligned to 1970, or a `calendar` unit in a time zone."""
-
-    seconds: Annotated[int, msgspec.Meta(ge=1, le=366 * 86400)] | None = None
-    calendar: Calendar | None = None
-    timezone: str = "UTC"
-
-    def span(self, at: float) -> Span:
-        """Return the window that `at`, in seconds since 1970, lies in."""
-        if self.seconds is not None:
-            start = at // self.seconds * self.seconds
-            return Span(start, start + self.seconds)
-        return _calendar_span(self.calendar or "day", ZoneInfo(self.timezone), at)
-
-
-class Budget(Section, frozen=True, kw_only=True):
+class Budget(Section, frozen=True, kw_only=True, dict=True):
     """A limit of a tenant. Where `models` or `tiers` are given it is about those only."""
 
     id: BudgetId
@@ -65,9 +58,9 @@ class Budget(Section, frozen=True, kw_only=True):
     reserve: Literal["expected", "maximum"] = "expected"
     warn_at: tuple[Annotated[float, msgspec.Meta(gt=0, lt=1)], ...] = ()
 
-    @property
+    @cached_property
     def limit_units(self) -> int:
-        """The limit in the budget's integer unit: tokens, micro-dollars or requests."""
+        """The limit in the budget's integer unit, rounded down: tokens, micro-dollars, requests."""
         return int(self.limit * MICRO_USD_PER_USD) if self.unit == "usd" else int(self.limit)
 
     def covers(self, *, tier: str, model: str) -> bool:
@@ -95,7 +88,9 @@ class Demand(NamedTuple):
 class Claim(NamedTuple):
     """What one reservation takes of one budget.
 
-    `amount` is held back until the settlement; `expected` is charged if none ever comes.
+    `amount` is held back until the settlement; `expected`, never more than that, is charged if
+    none ever comes. Where there is no `window` the claim is about what is in flight, and
+    nothing is ever charged.
     """
 
     budget: str
@@ -153,17 +148,21 @@ def claims_of(
 ) -> tuple[Claim, ...]:
     """What `demand` takes of each budget that covers this tier and model."""
     return tuple(
-        Claim(
-            budget.id,
-            budget.unit,
-            budget.limit_units,
-            budget.window,
-            _amount(budget.unit, model, demand, _allowance(model, demand, budget.reserve)),
-            _amount(budget.unit, model, demand, _allowance(model, demand, "expected")),
-        )
+        _claim(budget, model, demand)
         for budget in budgets
         if budget.covers(tier=tier, model=model_name)
     )
+
+
+def _claim(budget: Budget, model: Model, demand: Demand) -> Claim:
+    unit = budget.unit
+    allowance = _allowance(model, demand, "expected")
+    amount = expected = _amount(unit, model, demand, allowance)
+    if budget.reserve == "maximum":
+        amount = _amount(unit, model, demand, _allowance(model, demand, "maximum"))
+    if unit == "concurrent_requests":
+        expected = 0  # the slot is free again, and nothing of it lasts
+    return Claim(budget.id, unit, budget.limit_units, budget.window, amount, expected)
 
 
 def _allowance(model: Model, demand: Demand, reserve: str) -> int:
@@ -181,11 +180,22 @@ def _amount(unit: Unit, model: Model, demand: Demand, allowance: int) -> int:
         case "tokens":
             return demand.prompt_tokens + output_tokens
         case "usd":
-            return model.usd_per_million.micro_usd(
-                prompt_tokens=demand.prompt_tokens, output_tokens=output_tokens
-            )
+            prompt_rate, output_rate, per = _micro_usd_rates(model.usd_per_million)
+            exact = prompt_rate * demand.prompt_tokens + output_rate * output_tokens
+            return -(-exact // per)  # rounded up, as in Price.micro_usd
         case "requests" | "concurrent_requests":
             return 1
+
+
+@lru_cache(maxsize=4096)
+def _micro_usd_rates(price: Price) -> tuple[int, int, int]:
+    """Micro-dollars a prompt token and an output token as integers over one denominator.
+
+    What `Price.micro_usd` says, in a third of its time.
+    """
+    prompt, prompt_per = price.input.as_integer_ratio()
+    output, output_per = price.output.as_integer_ratio()
+    return prompt * output_per, output * prompt_per, prompt_per * output_per
 
 
 def is_rate(balance: Balance) -> bool:
@@ -193,36 +203,3 @@ def is_rate(balance: Balance) -> bool:
     if balance.limit == 0:
         return False
     return balance.window_seconds is None or balance.window_seconds <= RATE_WINDOW_SECONDS_MAX
-
-
-@lru_cache(maxsize=4096)
-def _span_of_day(calendar: Calendar, zone: ZoneInfo, year: int, month: int, day: int) -> Span:
-    start = dt.date(year, month, day)
-    match calendar:
-        case "week":
-            start -= dt.timedelta(days=start.weekday())
-            end = start + dt.timedelta(days=7)
-        case "month":
-            start = start.replace(day=1)
-            end = (start + dt.timedelta(days=32)).replace(day=1)
-        case "year":
-            start = start.replace(month=1, day=1)
-            end = start.replace(year=start.year + 1)
-        case _:
-            end = start + dt.timedelta(days=1)
-    return Span(_midnight(start, zone), _midnight(end, zone))
-
-
-def _midnight(day: dt.date, zone: ZoneInfo) -> float:
-    """The first instant of a local day; where midnight is skipped, the first that exists."""
-    return dt.datetime.combine(day, dt.time(), zone).timestamp()
-
-
-def _calendar_span(calendar: Calendar, zone: ZoneInfo, at: float) -> Span:
-    local = dt.datetime.fromtimestamp(at, zone)
-    if calendar in ("minute", "hour"):
-        # Counted back from now, so that an hour that a clock change repeats is two windows.
-        past = local.second + local.microsecond / 1e6 + (local.minute * 60 * (calendar == "hour"))
-        start = round(at - past, 3)
-        return Span(start, start + (3600 if calendar == "hour" else 60))
-    return _span_of_day(calendar, zone, local.year, local.month, local.day)

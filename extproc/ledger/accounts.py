@@ -1,0 +1,135 @@
+"""Accounts: what is charged and what is held, per tenant, budget and window.
+
+Nothing is decided here about admission, and nothing is known about reservations: only which
+account an instant belongs to, and when an account may be forgotten.
+
+One that is over is kept for as long again as its window lasted, and for five minutes at least:
+so far may a clock step back without freeing what was used, and so long can people read what
+was. What is still held in it keeps it longer. An account takes about 700 bytes.
+"""
+
+from heapq import heappop, heappush
+from typing import Final, NamedTuple
+
+from extproc.policy.budgets import Claim
+from extproc.policy.windows import Span, Window
+
+KEPT_SECONDS_MIN: Final = 300.0
+WINDOW_SECONDS_MAX: Final = 366 * 86400.0
+FORGOTTEN_PER_CALL: Final = 64
+"""Bounds the work of one call. More than one is forgotten for each that is opened."""
+
+ALWAYS: Final = Span(0.0, float("inf"))
+"""The span of a claim without a window."""
+
+
+class Key(NamedTuple):
+    """Which account: `start` is that of its window, 0 where there is none."""
+
+    tenant: str
+    budget: str
+    start: float
+
+
+class Account:
+    """The sums of one budget in one window: what was charged, and apart from it what is held."""
+
+    __slots__ = ("committed", "forget_at", "key", "reserved", "span", "window")
+
+    def __init__(self, key: Key, window: Window | None, span: Span) -> None:
+        self.key = key
+        self.window = window
+        self.span = span
+        self.committed = 0
+        self.reserved = 0
+        self.forget_at = 0.0
+
+
+class Accounts:
+    """All accounts, `accounts_max` at most: where it would take one more there is None."""
+
+    def __init__(self, accounts_max: int) -> None:
+        self._accounts_max = accounts_max
+        self._all: dict[Key, Account] = {}
+        self._current: dict[tuple[str, str], Account] = {}
+        """The account last used of each tenant's budget: its window needs no computing."""
+        self._ends: list[tuple[float, Key]] = []
+        """A heap with one valid entry for each account: that of its own `forget_at`."""
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def current(self, tenant: str, claim: Claim, now: float) -> Account | None:
+        """The account of the window that `now` lies in, opened if there is none yet."""
+        account = self._current.get((tenant, claim.budget))
+        if account is not None and account.window is claim.window:
+            start, end = account.span
+            if start <= now < end:
+                return account
+        return self._turn(tenant, claim, now)
+
+    def read(self, tenant: str, claim: Claim, at: float) -> Account:
+        """The account of the window that `at` lies in, or an empty one that is not kept."""
+        span = _span(claim, at)
+        key = Key(tenant, claim.budget, span.start)
+        found = self._all.get(key)
+        if found is None:
+            return Account(key, claim.window, span)
+        return found
+
+    def named(self, key: Key, now: float) -> Account | None:
+        """The account of a window of which only the start is known, as in a settlement.
+
+        When it ends is learned when somebody reserves in it.
+        """
+        account = self._all.get(key)
+        if account is None:
+            ends_at_most = key.start + WINDOW_SECONDS_MAX
+            account = self._open(Key(*key), None, Span(key.start, ends_at_most), now)
+        return account
+
+    def _turn(self, tenant: str, claim: Claim, now: float) -> Account | None:
+        """Go on to the account of another window, or of settings that say it anew."""
+        span = _span(claim, now)
+        key = Key(tenant, claim.budget, span.start)
+        account = self._all.get(key) or self._open(key, claim.window, span, now)
+        if account is not None:
+            if account.span != span:
+                account.span = span
+                self._forget_later(account, now)
+            account.window = claim.window
+            self._current[tenant, claim.budget] = account
+        return account
+
+    def _open(self, key: Key, window: Window | None, span: Span, now: float) -> Account | None:
+        self._forget(now)
+        if len(self._all) >= self._accounts_max:
+            return None
+        account = self._all[key] = Account(key, window, span)
+        self._forget_later(account, now)
+        return account
+
+    def _forget_later(self, account: Account, now: float) -> None:
+        start, end = account.span if account.span != ALWAYS else (now, now)
+        account.forget_at = max(now, end) + max(KEPT_SECONDS_MIN, end - start)
+        heappush(self._ends, (account.forget_at, account.key))
+
+    def _forget(self, now: float) -> None:
+        for _ in range(FORGOTTEN_PER_CALL):
+            if not self._ends or self._ends[0][0] > now:
+                return
+            due, key = heappop(self._ends)
+            account = self._all.get(key)
+            if account is None or account.forget_at != due:
+                continue
+            if account.reserved:
+                account.forget_at = now + KEPT_SECONDS_MIN
+                heappush(self._ends, (account.forget_at, key))
+                continue
+            del self._all[key]
+            if self._current.get(key[:2]) is account:
+                del self._current[key[:2]]
+
+
+def _span(claim: Claim, at: float) -> Span:
+    return ALWAYS if claim.window is None else claim.window.span(at)
