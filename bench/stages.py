@@ -125,7 +125,7 @@ def reserve(ledger: Ledger, ask: object) -> object:
     """Drive the coroutine by hand: in memory it never waits."""
     assert isinstance(ask, Reserve)  # noqa: S101
     try:
-        ledger.reserve(ask).send(None)  # type: ignore[attr-defined]
+        ledger.reserve(ask).send(None)
     except StopIteration as answer:
         return answer.value
     raise AssertionError

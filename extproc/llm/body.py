@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
-import numpy
+import numpy as np
 
 NESTING_MAX: Final = 64
 """Levels of arrays and objects in one body; the deepest real tool schemas have about 20."""
@@ -117,7 +117,7 @@ def _is_too_deep(data: bytes) -> bool:
     without_escapes = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     structure = without_escapes.translate(None, _NOT_STRUCTURE)
     steps = _STRING.sub(b"", structure).translate(_STEPS)
-    depth = numpy.cumsum(numpy.frombuffer(steps, numpy.int8), dtype=numpy.int32)
+    depth = np.cumsum(np.frombuffer(steps, np.int8), dtype=np.int32)
     return int(depth.max()) > NESTING_MAX
 
 

@@ -9,7 +9,9 @@ from extproc.policy.section import Section
 
 Encoding = Literal["cl100k_base", "o200k_base", "o200k_harmony", "llama3", "qwen3"]
 Tokens = Annotated[int, msgspec.Meta(ge=1, le=1 << 40)]
-UsdPerMillion = Annotated[Decimal, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1_000_000})]
+UsdPerMillion = Annotated[
+    Decimal, msgspec.Meta(extra_json_schema={"minimum": 0, "maximum": 1_000_000})
+]
 
 OUTPUT_TOKENS_EXPECTED: Final = 512
 """What an answer is taken for where neither the request, the settings nor experience says."""

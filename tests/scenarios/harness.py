@@ -4,9 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from extproc.config.loader import load_file
-
 from extproc import app
+from extproc.config.loader import load_file
 from extproc.exchange import actions
 from extproc.exchange.events import RequestBody, RequestHeaders
 from extproc.exchange.machine import Exchange
