@@ -16,8 +16,6 @@ UsdPerMillion = Annotated[
 OUTPUT_TOKENS_EXPECTED: Final = 512
 """What an answer is taken for where neither the request, the settings nor experience says."""
 
-PICO_USD_PER_MICRO_USD: Final = 1_000_000
-
 
 class Price(Section, frozen=True, kw_only=True):
     """US dollars per million tokens, as providers publish them."""
