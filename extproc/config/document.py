@@ -58,7 +58,7 @@ def read_document(text: str, *, are_keys_secret: bool = False) -> Document:
     _check_size(text)
     reader = _Reader(are_keys_secret=are_keys_secret)
     try:
-        tree = reader.read(text.removeprefix("\ufeff"))
+        tree = reader.read(text)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""

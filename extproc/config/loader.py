@@ -121,7 +121,7 @@ def _read(path: Path) -> str:
         data = file.read(SETTINGS_BYTES_MAX + 1)
     if len(data) > SETTINGS_BYTES_MAX:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    return data.decode("utf-8-sig")
+    return data.decode()
 
 
 def _unreadable(error: OSError | UnicodeDecodeError) -> str:

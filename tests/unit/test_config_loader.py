@@ -160,6 +160,12 @@ def test_what_follows_from_a_mistake_is_not_another(
     assert problems_in(text_of(spoiled(changes))) == expected
 
 
+def test_a_tag_and_what_it_makes_of_the_value_are_one_problem() -> None:
+    text = text_of(GOOD).replace("version: 1", "version: !!str 1")
+
+    assert problems_in(text) == ["$.version: line 1: tags are not taken; leave it out"]
+
+
 @pytest.mark.parametrize(
     ("keys", "expected"),
     [
