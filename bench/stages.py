@@ -23,8 +23,9 @@ from extproc.exchange.machine import Exchange
 from extproc.ledger.port import Ledger
 from extproc.llm.body import Malformed
 from extproc.llm.dialects import Dialect
+from extproc.llm.parse import parse_request
 from extproc.llm.prompt import count_prompt
-from extproc.llm.request import LlmRequest, parse_request
+from extproc.llm.request import LlmRequest
 from extproc.policy.budgets import Reserve
 from extproc.wire.decode import decode
 from extproc.wire.encode import encode

@@ -13,8 +13,9 @@ from extproc.exchange.screening import is_upgrade, screen, too_large
 from extproc.llm.body import Malformed
 from extproc.llm.dialects import Dialect, dialect_of
 from extproc.llm.errors import Fault
+from extproc.llm.parse import parse_request
 from extproc.llm.prompt import TextCounter
-from extproc.llm.request import LlmRequest, parse_request
+from extproc.llm.request import LlmRequest
 from extproc.policy.budgets import Answer, Denied, Reserve, Reserved, Unavailable
 from extproc.policy.decide import Admitted, Decision, Inquiry, Policy, Routed, admit, decide
 from extproc.policy.identity import Evidence

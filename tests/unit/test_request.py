@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from extproc.llm.body import Malformed, Span
 from extproc.llm.dialects import Dialect
-from extproc.llm.request import BATCH_MAX, Image, LlmRequest, Message, parse_request
+from extproc.llm.parse import BATCH_MAX, parse_request
+from extproc.llm.request import Image, LlmRequest, Message
 
 PNG = "data:image/png;base64,iVBORw0KGgo="
 
