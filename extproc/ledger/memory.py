@@ -279,8 +279,7 @@ def _charge_expected(parts: Sequence[_Part], times: int) -> None:
 
 def _balance(account: Account, claim: Claim, now: float) -> Balance:
     budget, unit, limit, window, _, _ = claim
-    remaining = limit - account.committed - account.reserved
-    remaining = max(remaining, 0)
+    remaining = max(0, limit - account.committed - account.reserved)
     if window is None:
         return Balance(budget, unit, limit, remaining, None, None)
     start, end = account.span

@@ -1,0 +1,93 @@
+"""What tests of any ledger need: a clock that stands still, and calls in few words."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, TypeVar
+
+from extproc.ledger.port import Charge, OpenLedger, Settled, Settlement, Standing
+from extproc.policy.budgets import Answer, Claim, Reserve
+from extproc.policy.windows import Window
+
+T = TypeVar("T")
+
+NOON: Final = 1_789_041_600.0
+"""2026-09-10 12:00 UTC: a minute, an hour and half a day begin."""
+
+RESERVATION_SECONDS: Final = 100.0
+"""Longer than the window of a minute, so that reservations outlive it."""
+
+MINUTE: Final = Window(seconds=60)
+DAY: Final = Window(calendar="day", timezone="Europe/Berlin")
+
+
+class Clock:
+    """Stands still until a test moves it, forth or back."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> float:
+        return self.now
+
+
+Opened = Callable[[Clock, float], AbstractAsyncContextManager[OpenLedger]]
+"""Opens a new, empty ledger that tells time by the clock; reservations last so many seconds."""
+
+
+def tokens(
+    amount: int, *, of: int = 100, expected: int | None = None, id_: str = "minute"
+) -> Claim:
+    """A claim on a budget of tokens a minute."""
+    return Claim(id_, "tokens", of, MINUTE, amount, amount if expected is None else expected)
+
+
+def money(amount: int, *, of: int = 1000, expected: int | None = None) -> Claim:
+    """A claim on a budget of micro-dollars a day."""
+    return Claim("day", "usd", of, DAY, amount, amount if expected is None else expected)
+
+
+def slot(*, of: int = 2) -> Claim:
+    """A claim on requests at a time."""
+    return Claim("slots", "concurrent_requests", of, None, 1, 0)
+
+
+class Books:
+    """A ledger of which each call ends before it returns."""
+
+    def __init__(self, opened: Opened) -> None:
+        self.clock = Clock()
+        self._runner = asyncio.Runner()
+        self._context = opened(self.clock, RESERVATION_SECONDS)
+        self.ledger = self.run(self._context.__aenter__())
+
+    def close(self) -> None:
+        self.run(self._context.__aexit__(None, None, None))
+        self._runner.close()
+
+    def run(self, call: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(call)
+
+    def reserve(self, reservation: str, *claims: Claim, tenant: str = "acme") -> Answer:
+        return self.run(self.ledger.reserve(Reserve(reservation, tenant, claims)))
+
+    def peek(self, reservation: str, *claims: Claim, tenant: str = "acme") -> Answer:
+        return self.run(self.ledger.peek(Reserve(reservation, tenant, claims)))
+
+    def settle(self, reservation: str, *charges: Charge, tenant: str = "acme") -> Settled:
+        return self.run(self.ledger.settle(Settlement(reservation, tenant, charges)))
+
+    def release(self, reservation: str) -> None:
+        self.run(self.ledger.release(reservation))
+
+    def standing(
+        self, *claims: Claim, tenant: str = "acme", at: float | None = None
+    ) -> tuple[Standing, ...]:
+        return self.run(self.ledger.standing(tenant, claims, at=at))
+
+    def sums(
+        self, claim: Claim, *, tenant: str = "acme", at: float | None = None
+    ) -> tuple[int, int]:
+        """What is committed and what is reserved."""
+        (standing,) = self.standing(claim, tenant=tenant, at=at)
+        return standing.committed, standing.reserved

@@ -1,0 +1,235 @@
+"""extproc/ledger/memory.py and extproc/ledger/accounts.py"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
+
+import pytest
+
+from extproc.ledger import accounts, memory
+from extproc.ledger.memory import MemoryLedger, Size
+from extproc.ledger.port import Charge, OpenLedger
+from extproc.policy.budgets import Claim, Denied, Reserved, Unavailable
+from extproc.policy.windows import Window
+from tests.ledger_books import NOON, RESERVATION_SECONDS, Books, Clock, money, slot, tokens
+from tests.ledger_contract import LedgerContract
+
+
+class TestMemoryLedger(LedgerContract):
+    def opened(
+        self, clock: Clock, reservation_seconds: float
+    ) -> AbstractAsyncContextManager[OpenLedger]:
+        return nullcontext(MemoryLedger(clock, reservation_seconds))
+
+
+class Limited(Books):
+    """Books of a memory ledger with limits of its own."""
+
+    def __init__(self, **limits: int) -> None:
+        super().__init__(lambda clock, seconds: nullcontext(self._new(clock, seconds, limits)))
+
+    def _new(self, clock: Clock, seconds: float, limits: dict[str, int]) -> MemoryLedger:
+        self.memory = MemoryLedger(clock, seconds, **limits)
+        return self.memory
+
+
+NewBooks = Callable[..., Limited]
+
+
+@pytest.fixture
+def new_books() -> Iterator[NewBooks]:
+    with ExitStack() as opened:
+
+        def new(**limits: int) -> Limited:
+            books = Limited(**limits)
+            opened.callback(books.close)
+            return books
+
+        yield new
+
+
+@pytest.fixture
+def books(new_books: NewBooks) -> Limited:
+    return new_books()
+
+
+def test_beyond_its_reservations_a_ledger_takes_no_more(new_books: NewBooks) -> None:
+    books = new_books(reservations_max=2)
+    books.reserve("a", slot(of=9))
+    books.reserve("b", slot(of=9))
+
+    assert isinstance(books.reserve("c", slot(of=9)), Unavailable)
+    assert books.sums(slot()) == (0, 2)
+
+    books.release("a")
+    assert isinstance(books.reserve("c", slot(of=9)), Reserved)
+
+
+def test_reservations_that_have_expired_make_room_for_others(new_books: NewBooks) -> None:
+    books = new_books(reservations_max=1)
+    books.reserve("a", slot())
+    books.clock.now += RESERVATION_SECONDS
+
+    assert isinstance(books.reserve("b", slot()), Reserved)
+
+
+def test_beyond_its_accounts_a_ledger_opens_no_more_and_holds_nothing(new_books: NewBooks) -> None:
+    books = new_books(accounts_max=2)
+
+    assert isinstance(books.reserve("a", tokens(1), money(1), slot()), Unavailable)
+    assert books.memory.size == Size(held=0, remembered=0, accounts=2)
+    assert books.sums(tokens(0)) == (0, 0)
+    assert isinstance(books.reserve("a", tokens(1), money(1)), Reserved)
+
+
+def test_what_cannot_be_charged_for_want_of_an_account_is_not_taken_at_all(
+    new_books: NewBooks,
+) -> None:
+    books = new_books(accounts_max=1)
+    books.reserve("a", tokens(5))
+
+    settlement = ("a", Charge("minute", NOON, 5), Charge("day", NOON, 7))
+    assert books.settle(*settlement) == "unavailable"
+    assert books.sums(tokens(0)) == (0, 5)
+
+    assert books.settle("a", Charge("minute", NOON, 5)) == "settled"
+
+
+def test_beyond_what_it_remembers_a_ledger_forgets_the_oldest(new_books: NewBooks) -> None:
+    books = new_books(remembered_max=2)
+    for name in ("a", "b", "c"):
+        books.settle(name, Charge("minute", NOON, 1))
+
+    assert books.memory.size.remembered == 2
+    assert books.settle("b") == "repeated"
+    assert books.settle("a") == "unknown"
+
+
+def test_settlements_are_forgotten_after_a_while(books: Limited) -> None:
+    for name in ("a", "b", "c"):
+        books.settle(name, Charge("minute", NOON, 1))
+    books.clock.now += memory.REMEMBERED_SECONDS - 1
+    assert books.settle("a") == "repeated"
+
+    books.clock.now += 1
+    books.settle("d")
+    books.settle("e")
+
+    assert books.memory.size.remembered == 2
+    assert books.settle("d") == "repeated"
+
+
+def test_a_late_settlement_is_remembered_from_then_on(books: Limited) -> None:
+    books.reserve("a", tokens(1))
+    books.clock.now += RESERVATION_SECONDS
+    books.reserve("b", tokens(1))
+    books.clock.now += memory.REMEMBERED_SECONDS - 1
+    assert books.settle("a") == "late"
+
+    books.clock.now += memory.REMEMBERED_SECONDS - 1
+    books.settle("c")
+
+    assert books.settle("a") == "repeated"
+
+
+def test_windows_that_are_over_are_forgotten(books: Limited) -> None:
+    for minute in range(60):
+        books.clock.now = NOON + 60 * minute
+        books.reserve(f"r{minute}", tokens(1), slot(of=99))
+        books.settle(f"r{minute}", Charge("minute", NOON + 60 * minute, 1))
+
+    assert books.memory.size.accounts <= 10
+
+
+def test_a_window_is_kept_while_something_is_held_in_it(new_books: NewBooks) -> None:
+    books = new_books()
+    ledger = MemoryLedger(books.clock, 10 * 3600.0)
+    books.ledger = ledger
+    books.reserve("a", tokens(9))
+    for minute in range(1, 60):
+        books.clock.now = NOON + 60 * minute
+        books.reserve(f"r{minute}", tokens(1))
+        books.release(f"r{minute}")
+
+    assert books.sums(tokens(0), at=NOON) == (0, 9)
+    assert ledger.size.accounts <= 10
+
+
+def test_an_unknown_window_is_kept_as_long_as_it_may_last(books: Limited) -> None:
+    month = Claim("month", "usd", 100, Window(calendar="month"), 0, 0)
+    assert month.window is not None
+    start = month.window.span(NOON).start
+    books.settle("a", Charge("month", start, 100))
+    books.clock.now = NOON + 5 * 86400
+
+    books.reserve("b", tokens(1))
+
+    assert isinstance(books.reserve("c", month._replace(amount=1)), Denied)
+
+
+def test_slots_that_nobody_uses_are_forgotten(books: Limited) -> None:
+    for number in range(20):
+        books.reserve(f"r{number}", slot(), tenant=f"tenant{number}")
+        books.release(f"r{number}")
+    books.clock.now += accounts.KEPT_SECONDS_MIN
+
+    books.reserve("a", slot())
+
+    assert books.memory.size.accounts == 1
+
+
+def test_the_same_window_of_new_settings_is_the_same_window(books: Limited) -> None:
+    books.reserve("a", tokens(60))
+    books.clock.now += 1
+
+    reloaded = tokens(41)._replace(window=Window(seconds=60))
+
+    assert isinstance(books.reserve("b", reloaded), Denied)
+    assert isinstance(books.reserve("c", tokens(40)), Reserved)
+
+
+def test_another_window_of_new_settings_counts_by_itself(books: Limited) -> None:
+    books.clock.now += 90
+    books.reserve("a", tokens(60))
+
+    longer = tokens(60)._replace(window=Window(seconds=300))
+
+    answer = books.reserve("b", longer)
+    assert isinstance(answer, Reserved)
+    assert answer.balances[0].window_seconds == 300
+
+
+def test_more_than_expire_in_one_call_still_free_room_when_it_is_wanted(books: Limited) -> None:
+    many = 3 * memory.EXPIRATIONS_PER_CALL
+    for number in range(many):
+        books.reserve(f"r{number}", slot(of=many))
+    books.clock.now += RESERVATION_SECONDS
+
+    assert isinstance(books.reserve("a", slot(of=1)), Reserved)
+    assert books.memory.size.held == 1
+
+
+def test_one_call_lets_no_more_expire_than_it_must(books: Limited) -> None:
+    many = 3 * memory.EXPIRATIONS_PER_CALL
+    for number in range(many):
+        books.reserve(f"r{number}", slot(of=many))
+    books.clock.now += RESERVATION_SECONDS
+
+    books.reserve("a", tokens(1))
+
+    assert books.memory.size.held == many - memory.EXPIRATIONS_PER_CALL + 1
+    assert books.settle(f"r{many - 1}") == "late"
+    assert books.memory.size.held == many - 2 * memory.EXPIRATIONS_PER_CALL
+
+
+def test_where_the_clock_steps_back_nothing_is_held_longer_than_what_came_after(
+    books: Limited,
+) -> None:
+    books.clock.now = NOON + 86400 * 365
+    books.reserve("a", slot(of=1))
+    books.clock.now = NOON
+    assert isinstance(books.reserve("b", slot(of=1)), Denied)
+    books.reserve("c", tokens(1))
+
+    books.clock.now += RESERVATION_SECONDS
+
+    assert isinstance(books.reserve("b", slot(of=1)), Reserved)
