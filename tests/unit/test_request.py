@@ -1,4 +1,4 @@
-"""extproc/llm/request.py"""
+"""extproc/llm/parse.py"""
 
 import json
 from typing import Any
