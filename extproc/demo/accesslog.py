@@ -16,6 +16,7 @@ class Record(NamedTuple):
 
     step: str
     path: str
+    protocol: str
     code: int
     details: str
     cluster: str
@@ -76,6 +77,7 @@ def _record(line: Mapping[str, Any]) -> Record:
     return Record(
         step=line["step"] or "",
         path=line["path"] or "",
+        protocol=line["protocol"] or "",
         code=line["code"],
         details=line["details"] or "",
         cluster=line["cluster"] or "",

@@ -15,8 +15,8 @@ from extproc.demo.accesslog import Record
 from extproc.demo.board import Board, Stream, Verdict, way, why
 
 REFRESHES_PER_SECOND: Final = 12
-_LINES_BESIDE_REQUESTS: Final = 24
-_REQUESTS_SHOWN_MIN: Final = 5
+_LINES_BESIDE_REQUESTS: Final = 22
+_REQUESTS_SHOWN_MIN: Final = 2
 _REQUESTS_SHOWN_MAX: Final = 20
 _TIMELINE_WIDTH: Final = 60
 _COLOURS: Final = {"premium": "magenta", "standard": "cyan", "default": "green"}
@@ -105,7 +105,7 @@ def _headline(board: Board, versions: str) -> RenderableType:
 
 
 def _requests(records: list[Record]) -> RenderableType:
-    table = Table(title="Requests, as Envoy logged them", expand=True, pad_edge=False)
+    table = _table("Requests, as Envoy logged them")
     for name in ("tenant", "path", "tokens", "tier", "served by", "code", "ms", "why"):
         is_number = name in ("tokens", "code", "ms")
         table.add_column(
@@ -117,6 +117,13 @@ def _requests(records: list[Record]) -> RenderableType:
     for record in records:
         table.add_row(*_cells(record))
     return table
+
+
+def _table(title: str) -> Table:
+    # No lines: the picture must fit 24 of them.
+    return Table(
+        title=title, title_justify="left", title_style="blue", box=None, expand=True, pad_edge=False
+    )
 
 
 def _cells(record: Record) -> tuple[RenderableType, ...]:
@@ -138,7 +145,7 @@ def _cells(record: Record) -> tuple[RenderableType, ...]:
 
 
 def _tenants(board: Board) -> RenderableType:
-    table = Table(title="Tenants", expand=True, pad_edge=False)
+    table = _table("Tenants")
     names = ("tenant", "calls", *_COLOURS, "prompt tokens", "downgraded", "refused", "budget")
     for name in names:
         left = name in ("tenant", "refused", "budget")

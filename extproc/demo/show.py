@@ -28,7 +28,7 @@ from extproc.demo.steps import CROWD, STEPS, Step, problems
 
 TENANTS: Final = ("acme", "initech", "globex", "hooli", "wonka", "umbrella")
 _SETTINGS: Final = Path(__file__).parent / "settings.yaml"
-_PAUSE_SECONDS: Final = 0.4
+_PAUSE_SECONDS: Final = 0.25
 """Between two steps on the live screen, so that one can read."""
 _LOOK_SECONDS: Final = 0.05
 _MINUTE_SECONDS_NEEDED: Final = 5

@@ -24,9 +24,9 @@ def adapters(directory: Path) -> Iterator[Mapping[str, int]]:
 
 
 @contextmanager
-def service(settings: Path, *, directory: Path) -> Iterator[tuple[Child, int]]:
-    """Run the service on a free port; yields the process and the port."""
-    arguments = [sys.executable, *SERVE, "--settings", str(settings), "--port", "0"]
+def service(settings: Path, *, directory: Path, port: int = 0) -> Iterator[tuple[Child, int]]:
+    """Run the service, on a free port unless one is given; yields the process and the port."""
+    arguments = [sys.executable, *SERVE, "--settings", str(settings), "--port", str(port)]
     with child("service", arguments, directory=directory) as running:
         address = running.wait_for_line(_SERVICE_READY)
         yield running, int(address.rpartition(":")[2])

@@ -1,0 +1,55 @@
+"""Meshes, one for each Envoy; their logs are shown for a test that fails, and only then."""
+
+import asyncio
+import inspect
+from collections.abc import Generator, Iterator, Mapping
+
+import pytest
+
+from extproc.demo import stage
+from tests.conformance.harness import Mesh, last_words, running
+
+VERSIONS = ("1.36.4", "1.40.0")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test that is a coroutine function in a loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the processes said whose mesh a failing test used."""
+    report = yield
+    if report.failed and isinstance(item, pytest.Function):
+        for value in item.funcargs.values():
+            if isinstance(value, Mesh):
+                report.sections.extend(last_words(value.folder))
+    return report
+
+
+@pytest.fixture(scope="session", params=VERSIONS)
+def envoy_version(request: pytest.FixtureRequest) -> str:
+    version: str = request.param
+    return version
+
+
+@pytest.fixture(scope="session")
+def adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, int]]:
+    """The ports of the adapters, by name."""
+    with stage.adapters(tmp_path_factory.mktemp("adapters")) as ports:
+        yield ports
+
+
+@pytest.fixture(scope="session")
+def mesh(new_folder: NewFolder, adapters: Mapping[str, int], envoy_version: str) -> Iterator[Mesh]:
+    """A mesh that tests share: leave it as it was."""
+    with running(new_folder(f"envoy-{envoy_version}"), adapters, envoy_version) as shared:
+        yield shared
