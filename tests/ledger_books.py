@@ -57,16 +57,16 @@ class Books:
 
     def __init__(self, opened: Opened) -> None:
         self.clock = Clock()
-        self._runner = asyncio.Runner()
+        self._loop = asyncio.new_event_loop()
         self._context = opened(self.clock, RESERVATION_SECONDS)
         self.ledger = self.run(self._context.__aenter__())
 
     def close(self) -> None:
         self.run(self._context.__aexit__(None, None, None))
-        self._runner.close()
+        self._loop.close()
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(call)
+        return self._loop.run_until_complete(call)
 
     def reserve(self, reservation: str, *claims: Claim, tenant: str = "acme") -> Answer:
         return self.run(self.ledger.reserve(Reserve(reservation, tenant, claims)))

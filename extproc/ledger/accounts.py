@@ -59,6 +59,27 @@ class Accounts:
     def __len__(self) -> int:
         return len(self._all)
 
+    def forget(self, now: float) -> None:
+        """Forget accounts whose time has come.
+
+        Call it before a call's first account is looked up, never between that and what is done
+        to it: nothing says yet that it is in use.
+        """
+        for _ in range(FORGOTTEN_PER_CALL):
+            if not self._ends or self._ends[0][0] > now:
+                return
+            due, key = heappop(self._ends)
+            account = self._all.get(key)
+            if account is None or account.forget_at != due:
+                continue
+            if account.reserved:
+                account.forget_at = now + KEPT_SECONDS_MIN
+                heappush(self._ends, (account.forget_at, key))
+                continue
+            del self._all[key]
+            if self._current.get(key[:2]) is account:
+                del self._current[key[:2]]
+
     def current(self, tenant: str, claim: Claim, now: float) -> Account | None:
         """The account of the window that `now` lies in, opened if there is none yet."""
         account = self._current.get((tenant, claim.budget))
@@ -80,13 +101,17 @@ class Accounts:
     def named(self, key: Key, now: float) -> Account | None:
         """The account of a window of which only the start is known, as in a settlement.
 
-        When it ends is learned when somebody reserves in it.
+        When it ends is told by the window that the budget has now; if it has none yet, that is
+        learned when somebody reserves in it.
         """
         account = self._all.get(key)
-        if account is None:
-            ends_at_most = key.start + WINDOW_SECONDS_MAX
-            account = self._open(Key(*key), None, Span(key.start, ends_at_most), now)
-        return account
+        if account is not None:
+            return account
+        span = Span(key.start, key.start + WINDOW_SECONDS_MAX)
+        current = self._current.get(key[:2])
+        if current is not None and current.window is not None:
+            span = current.window.span(key.start)
+        return self._open(key, None, span._replace(start=key.start), now)
 
     def _turn(self, tenant: str, claim: Claim, now: float) -> Account | None:
         """Go on to the account of another window, or of settings that say it anew."""
@@ -102,7 +127,6 @@ class Accounts:
         return account
 
     def _open(self, key: Key, window: Window | None, span: Span, now: float) -> Account | None:
-        self._forget(now)
         if len(self._all) >= self._accounts_max:
             return None
         account = self._all[key] = Account(key, window, span)
@@ -113,22 +137,6 @@ class Accounts:
         start, end = account.span if account.span != ALWAYS else (now, now)
         account.forget_at = max(now, end) + max(KEPT_SECONDS_MIN, end - start)
         heappush(self._ends, (account.forget_at, account.key))
-
-    def _forget(self, now: float) -> None:
-        for _ in range(FORGOTTEN_PER_CALL):
-            if not self._ends or self._ends[0][0] > now:
-                return
-            due, key = heappop(self._ends)
-            account = self._all.get(key)
-            if account is None or account.forget_at != due:
-                continue
-            if account.reserved:
-                account.forget_at = now + KEPT_SECONDS_MIN
-                heappush(self._ends, (account.forget_at, key))
-                continue
-            del self._all[key]
-            if self._current.get(key[:2]) is account:
-                del self._current[key[:2]]
 
 
 def _span(claim: Claim, at: float) -> Span:

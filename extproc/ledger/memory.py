@@ -96,7 +96,7 @@ class MemoryLedger:
             ValueError: a charge is negative. Nothing changed.
         """
         now = self._clock()
-        self._expire(now, EXPIRATIONS_PER_CALL)
+        self._tidy(now)
         name = settlement.reservation
         held = self._held_still(name, now)
         past = self._remembered.get(name)
@@ -122,7 +122,7 @@ class MemoryLedger:
     async def release(self, reservation: str) -> None:
         """Give a reservation back whole, because its request went nowhere."""
         now = self._clock()
-        self._expire(now, EXPIRATIONS_PER_CALL)
+        self._tidy(now)
         held = self._held_still(reservation, now)
         if held is not None:
             del self._held[reservation]
@@ -143,7 +143,7 @@ class MemoryLedger:
 
     def _answer(self, ask: Reserve, *, is_kept: bool) -> Answer:
         now = self._clock()
-        self._expire(now, EXPIRATIONS_PER_CALL)
+        self._tidy(now)
         if ask.reservation in self._held or ask.reservation in self._remembered:
             return self._answer_again(ask, now)
         if len(self._held) >= self._reservations_max:
@@ -190,6 +190,11 @@ class MemoryLedger:
                 earlier.due = due
         self._due_last = due
         self._held[ask.reservation] = _Reservation(ask.tenant, parts, due)
+
+    def _tidy(self, now: float) -> None:
+        """Do what time asks for, in bounds, before anything else is done."""
+        self._expire(now, EXPIRATIONS_PER_CALL)
+        self._accounts.forget(now)
 
     def _expire(self, now: float, expirations_max: int) -> int:
         """Let what is overdue expire, at most so many. Return how many did."""

@@ -166,6 +166,18 @@ def test_an_unknown_window_is_kept_as_long_as_it_may_last(books: Limited) -> Non
     assert isinstance(books.reserve("c", month._replace(amount=1)), Denied)
 
 
+def test_an_unknown_charge_to_a_window_that_is_over_is_forgotten_with_it(books: Limited) -> None:
+    books.clock.now += 3600
+    books.reserve("a", tokens(1))
+    for minute in range(10):
+        books.settle(f"r{minute}", Charge("minute", NOON + 60 * minute, 1))
+    books.clock.now += accounts.KEPT_SECONDS_MIN
+
+    books.reserve("b", tokens(1))
+
+    assert books.memory.size.accounts == 2
+
+
 def test_slots_that_nobody_uses_are_forgotten(books: Limited) -> None:
     for number in range(20):
         books.reserve(f"r{number}", slot(), tenant=f"tenant{number}")

@@ -1,0 +1,293 @@
+"""A ledger so plain that it is seen to be right, and a machine that holds others to it."""
+
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from extproc.ledger.accounts import KEPT_SECONDS_MIN
+from extproc.ledger.port import Charge, OpenLedger, Settled
+from extproc.policy.budgets import Answer, Balance, Claim, Denied, Reserved, Unavailable
+from tests.ledger_books import DAY, MINUTE, NOON, RESERVATION_SECONDS, Books, Clock
+
+Where = tuple[str, str, float]
+"""A tenant, a budget and the start of a window."""
+
+
+@dataclass
+class Entry:
+    """All that is known of one reservation."""
+
+    tenant: str
+    claims: tuple[Claim, ...]
+    made: float
+    due: float
+    state: Literal["held", "expired", "over"] = "held"
+    charged: list[tuple[Where, int]] = field(default_factory=list)
+
+
+def where(tenant: str, claim: Claim, at: float) -> Where:
+    return tenant, claim.budget, 0.0 if claim.window is None else claim.window.span(at).start
+
+
+class Model:
+    """A list of reservations; every sum is counted anew."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, Entry] = {}
+
+    def pass_time(self, now: float) -> None:
+        for entry in self.entries.values():
+            if entry.state == "held" and entry.due <= now:
+                entry.state = "expired"
+                entry.charged = [
+                    (where(entry.tenant, claim, entry.made), claim.expected)
+                    for claim in entry.claims
+                    if claim.window is not None
+                ]
+
+    def committed(self, place: Where) -> int:
+        entries = self.entries.values()
+        return sum(amount for e in entries for at, amount in e.charged if at == place)
+
+    def reserved(self, place: Where) -> int:
+        return sum(
+            claim.amount
+            for entry in self.entries.values()
+            if entry.state == "held"
+            for claim in entry.claims
+            if where(entry.tenant, claim, entry.made) == place
+        )
+
+    def balance(
+        self, tenant: str, claim: Claim, *, at: float, now: float, more: int = 0
+    ) -> Balance:
+        place = where(tenant, claim, at)
+        left = claim.limit - self.committed(place) - self.reserved(place) - more
+        reset = length = None
+        if claim.window is not None:
+            span = claim.window.span(at)
+            reset, length = max(0.0, span.end - now), span.end - span.start
+        return Balance(claim.budget, claim.unit, claim.limit, max(0, left), reset, length)
+
+    def answer(self, name: str, tenant: str, claims: tuple[Claim, ...], now: float) -> Answer:
+        """What a reservation is answered; the claims are of different budgets."""
+        known = self.entries.get(name)
+        if known is not None:
+            taken = [(c.budget, c.amount) for c in known.claims]
+            same = known.tenant == tenant and taken == [(c.budget, c.amount) for c in claims]
+            if known.state != "held" or not same:
+                return Unavailable("")
+            return Reserved(
+                name, tuple(self.balance(tenant, c, at=known.made, now=now) for c in claims)
+            )
+        lacking = [claim for claim in claims if not self._has_room(tenant, claim, now)]
+        if lacking:
+            return Denied(tuple(self.balance(tenant, c, at=now, now=now) for c in lacking))
+        return Reserved(
+            name, tuple(self.balance(tenant, c, at=now, now=now, more=c.amount) for c in claims)
+        )
+
+    def _has_room(self, tenant: str, claim: Claim, now: float) -> bool:
+        place = where(tenant, claim, now)
+        used = self.committed(place) + self.reserved(place)
+        return claim.limit > 0 and (claim.amount == 0 or used + claim.amount <= claim.limit)
+
+    def hold(self, name: str, tenant: str, claims: tuple[Claim, ...], now: float) -> None:
+        due = now + RESERVATION_SECONDS
+        for entry in self.entries.values():
+            entry.due = min(entry.due, due)
+        self.entries[name] = Entry(tenant, claims, now, due)
+
+    def settle(self, name: str, tenant: str, charges: tuple[Charge, ...]) -> Settled:
+        entry = self.entries.get(name)
+        if entry is None:
+            self.entries[name] = Entry(tenant, (), 0.0, 0.0, "over")
+            self.entries[name].charged = [
+                ((tenant, c.budget, c.window_start), c.amount) for c in charges if c.window_start
+            ]
+            return "unknown"
+        if entry.state == "over":
+            return "repeated"
+        taken: Settled = "settled" if entry.state == "held" else "late"
+        claimed = {claim.budget: claim for claim in entry.claims}
+        entry.state = "over"
+        entry.charged = []
+        for charge in charges:
+            if charge.budget in claimed:
+                place = where(tenant, claimed[charge.budget], entry.made)
+            else:
+                place = (tenant, charge.budget, charge.window_start)
+            if place[2]:
+                entry.charged.append((place, charge.amount))
+        return taken
+
+    def release(self, name: str) -> None:
+        if name in self.entries and self.entries[name].state == "held":
+            del self.entries[name]
+
+
+LIMITS: Final = {"minute": 20, "day": 50, "slots": 3}
+TENANTS: Final = ("acme", "umbra")
+NAMES: Final = tuple("abcdefghijkl")
+"""Few, so that reservations are met again."""
+
+STEPS_BACK_SECONDS_MAX: Final = 150.0
+RUN_SECONDS_MAX: Final = 3000.0
+"""So short that a ledger forgets nobody."""
+
+ELAPSED = st.sampled_from((0.0, 0.0, 0.0, 0.25, 1.0, 20.0, 60.0, 99.75, 100.0, 120.0))
+AMOUNTS = st.integers(0, 12)
+
+
+def claim(budget: str, limit: int, amount: int, expected: int) -> Claim:
+    match budget:
+        case "minute":
+            return Claim(budget, "tokens", limit, MINUTE, amount, min(amount, expected))
+        case "day":
+            return Claim(budget, "usd", limit, DAY, amount, min(amount, expected))
+        case _:
+            return Claim(budget, "concurrent_requests", limit, None, 1, 0)
+
+
+class LedgerMachine(RuleBasedStateMachine):
+    """Does the same with a ledger and with the model. Subclass it and say how one is opened."""
+
+    def opened(
+        self, clock: Clock, reservation_seconds: float
+    ) -> AbstractAsyncContextManager[OpenLedger]:
+        raise NotImplementedError
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.books = Books(self.opened)
+        self.model = Model()
+        self.limits = dict(LIMITS)
+        self.latest = NOON
+        self.overrun: set[tuple[str, str]] = set()
+        """Where more was charged than was held, or the limit was lowered."""
+
+    def teardown(self) -> None:
+        self.books.close()
+
+    @property
+    def now(self) -> float:
+        return self.books.clock.now
+
+    def move(self, seconds: float) -> None:
+        self.books.clock.now = min(self.now + seconds, NOON + RUN_SECONDS_MAX)
+        self.latest = max(self.latest, self.now)
+        self.model.pass_time(self.now)
+
+    @rule(
+        elapsed=ELAPSED,
+        name=st.sampled_from(NAMES),
+        tenant=st.sampled_from(TENANTS),
+        wanted=st.dictionaries(
+            st.sampled_from(tuple(LIMITS)), st.tuples(AMOUNTS, AMOUNTS), min_size=1
+        ),
+        is_kept=st.sampled_from((True, True, True, False)),
+    )
+    def reserve(
+        self,
+        elapsed: float,
+        name: str,
+        tenant: str,
+        wanted: dict[str, tuple[int, int]],
+        *,
+        is_kept: bool,
+    ) -> None:
+        self.move(elapsed)
+        claims = tuple(claim(b, self.limits[b], *amounts) for b, amounts in wanted.items())
+        self._ask(name, tenant, claims, is_kept=is_kept)
+
+    @precondition(lambda self: self.model.entries)
+    @rule(elapsed=ELAPSED, data=st.data())
+    def reserve_again(self, elapsed: float, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.model.entries)))
+        self.move(elapsed)
+        entry = self.model.entries[name]
+        self._ask(name, entry.tenant, entry.claims, is_kept=True)
+
+    def _ask(self, name: str, tenant: str, claims: tuple[Claim, ...], *, is_kept: bool) -> None:
+        expected = self.model.answer(name, tenant, claims, self.now)
+        is_new = name not in self.model.entries
+        call = self.books.reserve if is_kept else self.books.peek
+
+        answer = call(name, *claims, tenant=tenant)
+
+        if isinstance(answer, Unavailable):
+            answer = Unavailable("")
+        assert answer == expected
+        if isinstance(answer, Reserved) and is_kept and is_new:
+            self.model.hold(name, tenant, claims, self.now)
+            self._stays_within(tenant, claims)
+
+    def _stays_within(self, tenant: str, claims: tuple[Claim, ...]) -> None:
+        for claim in claims:
+            if claim.amount and (tenant, claim.budget) not in self.overrun:
+                assert sum(self.books.sums(claim, tenant=tenant)) <= claim.limit
+
+    @rule(
+        elapsed=ELAPSED,
+        name=st.sampled_from(NAMES),
+        amounts=st.dictionaries(st.sampled_from(tuple(LIMITS)), AMOUNTS),
+        windows_ago=st.integers(0, 2),
+        tenant=st.sampled_from(TENANTS),
+    )
+    def settle(
+        self, elapsed: float, name: str, amounts: dict[str, int], windows_ago: int, tenant: str
+    ) -> None:
+        self.move(elapsed)
+        entry = self.model.entries.get(name)
+        tenant = entry.tenant if entry is not None else tenant
+        starts = {"minute": MINUTE.span(self.now - 60 * windows_ago).start}
+        starts["day"] = DAY.span(self.now).start
+        charges = tuple(Charge(b, starts.get(b, 0.0), amount) for b, amount in amounts.items())
+        held = {c.budget: c.amount for c in entry.claims} if entry and entry.state == "held" else {}
+        self.overrun |= {(tenant, c.budget) for c in charges if c.amount > held.get(c.budget, 0)}
+
+        taken = self.books.settle(name, *charges, tenant=tenant)
+
+        assert taken == self.model.settle(name, tenant, charges)
+
+    @rule(elapsed=ELAPSED, name=st.sampled_from(NAMES))
+    def release(self, elapsed: float, name: str) -> None:
+        self.move(elapsed)
+        self.books.release(name)
+        self.model.release(name)
+
+    @rule(budget=st.sampled_from(tuple(LIMITS)), limit=st.integers(0, 60))
+    def change_limit(self, budget: str, limit: int) -> None:
+        if limit < self.limits[budget]:
+            self.overrun |= {(tenant, budget) for tenant in TENANTS}
+        self.limits[budget] = limit
+
+    @rule(seconds=st.floats(0.25, STEPS_BACK_SECONDS_MAX))
+    def step_back(self, seconds: float) -> None:
+        self.books.clock.now = max(NOON, self.latest - STEPS_BACK_SECONDS_MAX, self.now - seconds)
+
+    @rule()
+    def read(self) -> None:
+        """Compare every sum that is still kept. Not after every step: to read is to tidy up."""
+        self.model.pass_time(self.now)
+        for (tenant, budget, start), a_claim in self._places():
+            (standing,) = self.books.standing(a_claim, tenant=tenant, at=start)
+            place = (tenant, budget, start)
+            assert standing.committed == self.model.committed(place), place
+            assert standing.reserved == self.model.reserved(place), place
+
+    def _places(self) -> Iterator[tuple[Where, Claim]]:
+        for tenant in TENANTS:
+            for budget, limit in self.limits.items():
+                a_claim = claim(budget, limit, 0, 0)
+                at = NOON - 120
+                while at <= self.latest:
+                    place = where(tenant, a_claim, at)
+                    span = a_claim.window.span(at) if a_claim.window is not None else None
+                    if span is None or self.latest < span.end + KEPT_SECONDS_MIN:
+                        yield place, a_claim
+                    at = span.end if span is not None else self.latest + 1
