@@ -52,7 +52,8 @@ def tool_texts(tools: Sequence[str], choice: str, *, function: int) -> ToolTexts
             framing += function + _add(found, lines)
     if lines:
         framing += END
-    return ToolTexts(tuple(lines), framing + _add_choice(choice, lines), tuple(json))
+    framing += _add_choice(choice, lines)
+    return ToolTexts(tuple(lines), framing, tuple(json))
 
 
 # --- what the formula knows; anything else is refused, and counted as JSON ---------------------
