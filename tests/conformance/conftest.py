@@ -49,7 +49,10 @@ def adapters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, 
 
 
 @pytest.fixture(scope="session")
-def mesh(new_folder: NewFolder, adapters: Mapping[str, int], envoy_version: str) -> Iterator[Mesh]:
+def mesh(
+    tmp_path_factory: pytest.TempPathFactory, adapters: Mapping[str, int], envoy_version: str
+) -> Iterator[Mesh]:
     """A mesh that tests share: leave it as it was."""
-    with running(new_folder(f"envoy-{envoy_version}"), adapters, envoy_version) as shared:
+    folder = tmp_path_factory.mktemp("mesh")
+    with running(folder, adapters, envoy_version) as shared:
         yield shared

@@ -60,7 +60,7 @@ async def test_a_service_that_hangs_costs_a_timeout_and_nothing_passes(fragile: 
     (record,) = await fragile.log.wait_for(step, count=1)
     assert (answer.status, await fragile.books(step)) == (504, [])
     assert record.details == "ext_proc_error_per-message_timeout_exceeded"
-    assert 300 <= record.duration_ms < 5_000
+    assert 200 <= record.duration_ms < 5_000
     assert (await fragile.send(chat())).status == 200
 
 

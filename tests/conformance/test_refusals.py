@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 import itertools
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -13,9 +13,10 @@ import pytest
 
 from extproc.demo.accesslog import Record
 from extproc.demo.clients import STEP_HEADER, Sdks, sdks
-from tests.conformance.harness import CHAT, Mesh, chat, mark
+from tests.conformance.harness import CHAT, Mesh, chat, mark, running
 
 LIMIT_BYTES = 8_388_608
+NARROW_BYTES = 65_536
 RATE_LIMITED = (openai.RateLimitError, anthropic.RateLimitError)
 LONG = "and then it said again what it had said before, " * 2000
 MESSAGES: list[Any] = [{"role": "user", "content": "Say hello."}]
@@ -274,21 +275,35 @@ async def test_a_body_that_envoy_cannot_buffer_is_refused_by_envoy(mesh: Mesh) -
     assert await mesh.books(step) == []
 
 
+@pytest.fixture(scope="module")
+def narrow(
+    tmp_path_factory: pytest.TempPathFactory, adapters: Mapping[str, int], envoy_version: str
+) -> Iterator[Mesh]:
+    """A mesh that takes small bodies only."""
+    folder = tmp_path_factory.mktemp("narrow")
+    limits = {"request_body_bytes": NARROW_BYTES}
+    with running(folder, adapters, envoy_version, wiring=limits, limits=limits) as mesh:
+        yield mesh
+
+
 @pytest.mark.parametrize(
     ("ask", "error"),
     [(ask_openai, openai.APIStatusError), (ask_anthropic, anthropic.RequestTooLargeError)],
     ids=["openai", "anthropic"],
 )
-async def test_an_sdk_is_told_that_its_body_is_too_large(mesh: Mesh, ask: Any, error: Any) -> None:
-    step, text = mark(), "x" * LIMIT_BYTES
+async def test_an_sdk_is_told_that_its_body_is_too_large(
+    narrow: Mesh, ask: Any, error: Any
+) -> None:
+    """A body that is much larger than what sockets buffer is cut off: Envoy reads no further."""
+    step, text = mark(), "x" * NARROW_BYTES
 
-    async with calling(mesh, "acme") as both:
+    async with calling(narrow, "acme") as both:
         with pytest.raises(error) as raised:
             await ask(both, step, messages=[{"role": "user", "content": text}])
 
-    records = await mesh.log.wait_for(step, count=1)
+    records = await narrow.log.wait_for(step, count=1)
     assert raised.value.status_code == 413
-    assert [record.code for record in records] == [413]
+    assert [record.details for record in records] == ["llm_request_too_large"]
 
 
 @pytest.mark.parametrize(

@@ -3,93 +3,60 @@
 import contextlib
 import http.client
 import json
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping
 
 import pytest
 
-from extproc.demo.envoy import Gateway, Wiring, gateway
-from extproc.demo.stage import adapters, service
+from tests.conformance.conftest import NewFolder
+from tests.conformance.harness import DEADLINE_SECONDS, Answer, Mesh, running
 from tests.scenarios.table import SCENARIOS, SETTINGS, Call, Scenario
 
-VERSIONS = ("1.36.4", "1.40.0")
 ADAPTER_OF = {"premium": "gpt4-adapter", "standard": "gpt35-adapter", "default": "local-llama"}
-BODY_BYTES_MAX = 1_048_576
-TIMEOUT_SECONDS = 30
+WIRING = {"request_body_bytes": 1_048_576, "trusts_tenant_header": True}
 
 
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: str
+@pytest.fixture(scope="module")
+def scenario_mesh(
+    new_folder: NewFolder, adapters: Mapping[str, int], envoy_version: str
+) -> Iterator[Mesh]:
+    folder = new_folder(f"scenarios-{envoy_version}")
+    with running(folder, adapters, envoy_version, source=SETTINGS, wiring=WIRING) as mesh:
+        yield mesh
 
 
-class Mesh(NamedTuple):
-    """Envoy, and the port where the adapters show their books."""
-
-    envoy: Gateway
-    books_port: int
-
-    def send(self, call: Call, *, step: str = "-") -> Answer:
-        headers = call.all_headers() | {"x-demo-step": step}
-        return ask(self.envoy.port, call.method, call.path, call.body, headers)
-
-    def seen(self, step: str) -> list[dict[str, Any]]:
-        """What the adapters got of one step."""
-        found: list[dict[str, Any]] = json.loads(
-            ask(self.books_port, "GET", f"/books?step={step}", b"", {}).body
-        )
-        return found
-
-
-def ask(port: int, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+def send(mesh: Mesh, call: Call, *, step: str) -> Answer:
+    """Send a request as it is written: other clients tidy paths up."""
+    connection = http.client.HTTPConnection(
+        "127.0.0.1", mesh.gateway.port, timeout=DEADLINE_SECONDS
+    )
     try:
         # A body that is too large is refused while it is still being sent.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.request(method, path, body, headers)
+            headers = call.all_headers() | {"x-demo-step": step}
+            connection.request(call.method, call.path, call.body, headers)
         response = connection.getresponse()
-        return Answer(response.status, dict(response.getheaders()), response.read().decode())
+        return Answer(response.status, dict(response.getheaders()), response.read())
     finally:
         connection.close()
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
-def mesh(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Mesh]:
-    directory: Path = tmp_path_factory.mktemp("mesh")
-    with (
-        adapters(directory) as ports,
-        service(SETTINGS, directory=directory) as (_, port),
-        gateway(
-            Wiring(port, ports, BODY_BYTES_MAX, trusts_tenant_header=True),
-            directory=directory,
-            version=request.param,
-        ) as envoy,
-    ):
-        yield Mesh(envoy, ports["control"])
-
-
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
-def test_scenario(mesh: Mesh, scenario: Scenario) -> None:
-    step = str(SCENARIOS.index(scenario))
+async def test_scenario(scenario_mesh: Mesh, scenario: Scenario) -> None:
+    step = f"scenario-{scenario_mesh.gateway.version}-{SCENARIOS.index(scenario)}"
     for call in scenario.before:
-        assert mesh.send(call).status == 200
+        assert send(scenario_mesh, call, step="before").status == 200
 
-    answer = mesh.send(scenario.call, step=step)
+    answer = send(scenario_mesh, scenario.call, step=step)
 
     assert answer.status == scenario.status, answer.body
-    seen = mesh.seen(step)
     if scenario.reason:
-        assert seen == []
-        assert scenario.says in answer.body
+        assert await scenario_mesh.books(step) == []
+        assert scenario.says in answer.body.decode()
         assert json.loads(answer.body)["error"]["message"]
         return
-    (entry,) = seen
-    assert entry["adapter"] == ADAPTER_OF.get(scenario.tier or "", "platform")
-    assert entry["body_bytes"] == len(scenario.call.body)
-    headers = dict(entry["headers"])
-    assert headers.get("x-llm-tier") == scenario.tier
-    assert {name: headers.get(name) for name in scenario.upstream} == dict(scenario.upstream)
+    entry = await scenario_mesh.the_entry(step)
+    assert entry.adapter == ADAPTER_OF.get(scenario.tier or "", "platform")
+    assert entry.body_bytes == len(scenario.call.body)
+    assert entry.header("x-llm-tier") == scenario.tier
+    seen = {name: entry.header(name) for name in scenario.upstream}
+    assert seen == dict(scenario.upstream)
