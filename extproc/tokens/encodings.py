@@ -108,8 +108,10 @@ def vocabulary(encoding: str) -> list[bytes]:
         ValueError: its file is not the original.
     """
     if _quicktok_package is not None:
-        tokens: list[bytes] = _tokenizer(encoding).token_byte_values()
-        return tokens
+        tokenizer = _tokenizer(encoding)
+        # token_byte_values() is in the order of the bytes, whatever its docstring says.
+        ranks = range(len(tokenizer.token_byte_values()))
+        return list(map(tokenizer.decode_single_token_bytes, ranks))
     return _from_file(encoding)
 
 
