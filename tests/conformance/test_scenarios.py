@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
-from tests.conformance.conftest import NewFolder
 from tests.conformance.harness import DEADLINE_SECONDS, Answer, Mesh, running
 from tests.scenarios.table import SCENARIOS, SETTINGS, Call, Scenario
 
@@ -17,9 +16,9 @@ WIRING = {"request_body_bytes": 1_048_576, "trusts_tenant_header": True}
 
 @pytest.fixture(scope="module")
 def scenario_mesh(
-    new_folder: NewFolder, adapters: Mapping[str, int], envoy_version: str
+    tmp_path_factory: pytest.TempPathFactory, adapters: Mapping[str, int], envoy_version: str
 ) -> Iterator[Mesh]:
-    folder = new_folder(f"scenarios-{envoy_version}")
+    folder = tmp_path_factory.mktemp("scenarios")
     with running(folder, adapters, envoy_version, source=SETTINGS, wiring=WIRING) as mesh:
         yield mesh
 

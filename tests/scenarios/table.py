@@ -300,7 +300,7 @@ SCENARIOS = (
     ),
     Scenario(
         "a suspended tenant is refused before its body is read",
-        Call(b"{", tenant="off"),
+        Call(b"{", tenant="suspended"),
         status=429,
         reason="tenant_suspended",
     ),
