@@ -48,8 +48,8 @@ def money(amount: int, *, of: int = 1000, expected: int | None = None) -> Claim:
 
 
 def slot(*, of: int = 2) -> Claim:
-    """A claim on requests at a time."""
-    return Claim("slots", "concurrent_requests", of, None, 1, 0)
+    """A claim on requests at a time: nothing is charged, whatever it is said to expect."""
+    return Claim("slots", "concurrent_requests", of, None, 1, 1)
 
 
 class Books:

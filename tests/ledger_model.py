@@ -150,7 +150,7 @@ def claim(budget: str, limit: int, amount: int, expected: int) -> Claim:
         case "day":
             return Claim(budget, "usd", limit, DAY, amount, min(amount, expected))
         case _:
-            return Claim(budget, "concurrent_requests", limit, None, 1, 0)
+            return Claim(budget, "concurrent_requests", limit, None, 1, 1)
 
 
 class LedgerMachine(RuleBasedStateMachine):

@@ -5,7 +5,7 @@ account an instant belongs to, and when an account may be forgotten.
 
 One that is over is kept for as long again as its window lasted, and for five minutes at least:
 so far may a clock step back without freeing what was used, and so long can people read what
-was. What is still held in it keeps it longer. An account takes about 700 bytes.
+was. What is still held in it keeps it longer.
 """
 
 from heapq import heappop, heappush

@@ -13,15 +13,18 @@ from extproc.ledger.port import Settled, Settlement, Standing
 from extproc.policy.budgets import Answer, Balance, Claim, Denied, Reserve, Reserved, Unavailable
 
 RESERVATIONS_MAX: Final = 1_000_000
-"""Held at a time. Each takes about 900 bytes with two claims."""
+"""Held at a time. Each takes about 650 bytes with two claims."""
 
 REMEMBERED_MAX: Final = 1_000_000
-"""Settled or expired. Beyond it the oldest is forgotten early. Each takes about 300 bytes."""
+"""Settled or expired. Beyond it the oldest is forgotten early, and would be charged again.
+
+Each takes about 300 bytes, and 650 where it expired: its settlement may still come."""
 
 REMEMBERED_SECONDS: Final = 3600.0
 """So late may a settlement come again, or replace what its expired reservation was charged."""
 
 ACCOUNTS_MAX: Final = 1_000_000
+"""Tenants times budgets times the windows that are kept. Each takes about 500 bytes."""
 
 EXPIRATIONS_PER_CALL: Final = 256
 """Bounds the work of one call. What is overdue holds back no less than it will be charged, so
