@@ -13,6 +13,12 @@ import numpy as np
 NESTING_MAX: Final = 64
 """Levels of arrays and objects in one body; the deepest real tool schemas have about 20."""
 
+OPENINGS_MAX: Final = 32_768
+"""Arrays and objects in one body: messages, content blocks, the inside of tool schemas."""
+
+ITEMS_MAX: Final = 262_144
+"""Items of arrays and members of objects in one body, prompts of token numbers among them."""
+
 KEYS_MAX: Final = 256
 """Top-level keys of one body; the largest API has about 40."""
 
@@ -43,10 +49,11 @@ class JsonObject(NamedTuple):
 
 _RAW: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _KEY: Final = re.compile(rb'[\s,{]*"((?:[^"\\]|\\.)*)"\s*:\s*', re.DOTALL)
-_STRING: Final = re.compile(rb'"[^"]*"')
-_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"[]{}'))
-_STEPS: Final = bytes.maketrans(b"{[}]", b"\x01\x01\xff\xff")
-"""An opening is a step of 1, a closing one of -1."""
+_NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"[]{},'))
+_STEPS: Final = bytes.maketrans(b'{[}],"', b"\x01\x01\xff\xff\x00\x02")
+"""An opening is a step of 1, a closing one of -1, a comma none; a quote is `_QUOTE`."""
+
+_QUOTE: Final = 2
 
 
 def read_object(data: bytes) -> JsonObject | Malformed:
@@ -57,19 +64,18 @@ def read_object(data: bytes) -> JsonObject | Malformed:
     """
     if not data.strip():
         return Malformed("$", "the body is empty; expected a JSON object")
+    excess = _excess(data)
+    if excess:
+        return Malformed("$", excess)
     try:
         data.decode()
         values = _RAW.decode(data)
     except UnicodeDecodeError as error:
         return Malformed("$", f"invalid UTF-8 at byte {error.start}")
-    except RecursionError:
-        return _too_deep()
     except msgspec.ValidationError as error:
         return malformed(error)
     except msgspec.DecodeError as error:
         return Malformed("$", f"not JSON: {_plain(error)}")
-    if _is_too_deep(data):
-        return _too_deep()
     return _locate(data, values)
 
 
@@ -107,22 +113,29 @@ def _unquote(key: bytes) -> str:
     return key.decode() if b"\\" not in key else msgspec.json.decode(b'"%b"' % key, type=str)
 
 
-def _is_too_deep(data: bytes) -> bool:
-    """Add up openings and closings outside of strings, in whole-buffer operations only.
+def _excess(data: bytes) -> str:
+    """Say which limit of structure `data` breaks, or nothing.
 
-    `data` is known to be JSON, so brackets match and need no telling apart.
+    Looked at before it is decoded, in whole-buffer operations only: a decoder would make an
+    object of each item. Up to the first byte that is no JSON, strings are told from structure
+    as a decoder does; beyond it the decoder will not get.
     """
-    if data.count(b"{") + data.count(b"[") <= NESTING_MAX:
-        return False
+    openings = data.count(b"{") + data.count(b"[")
+    if openings <= NESTING_MAX and data.count(b",") <= ITEMS_MAX:
+        return ""
     without_escapes = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    structure = without_escapes.translate(None, _NOT_STRUCTURE)
-    steps = _STRING.sub(b"", structure).translate(_STEPS)
-    depth = np.cumsum(np.frombuffer(steps, np.int8), dtype=np.int32)
-    return int(depth.max()) > NESTING_MAX
-
-
-def _too_deep() -> Malformed:
-    return Malformed("$", f"nested deeper than {NESTING_MAX} levels")
+    structure = without_escapes.translate(None, _NOT_STRUCTURE).translate(_STEPS)
+    steps = np.frombuffer(structure, np.int8)
+    quotes = steps == _QUOTE
+    is_in_string = np.cumsum(quotes, dtype=np.int32) & 1 == 1
+    steps = steps[~(is_in_string | quotes)]
+    if np.count_nonzero(steps == 0) > ITEMS_MAX:
+        return f"more than {ITEMS_MAX} items"
+    if np.count_nonzero(steps == 1) > OPENINGS_MAX:
+        return f"more than {OPENINGS_MAX} arrays and objects"
+    if np.cumsum(steps, dtype=np.int32).max(initial=0) > NESTING_MAX:
+        return f"nested deeper than {NESTING_MAX} levels"
+    return ""
 
 
 def _plain(error: msgspec.DecodeError) -> str:

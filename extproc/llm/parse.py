@@ -37,8 +37,6 @@ def parse_request(dialect: Dialect, data: bytes) -> LlmRequest | Malformed:
         return malformed(error)
     except msgspec.DecodeError as error:  # a lone surrogate, for one: checked when decoded
         return Malformed("$", f"not JSON: {error}")
-    except RecursionError:
-        return Malformed("$", "nested too deep")
 
 
 class _Content:

@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.llm.body import KEYS_MAX, NESTING_MAX, JsonObject, Malformed, read_object
+from extproc.llm.body import (
+    ITEMS_MAX,
+    KEYS_MAX,
+    NESTING_MAX,
+    OPENINGS_MAX,
+    JsonObject,
+    Malformed,
+    read_object,
+)
 
 JSON = st.recursive(
     st.none()
@@ -79,7 +87,7 @@ def test_a_key_that_stands_twice_is_refused(data: bytes) -> None:
         pytest.param(b'{"a": "\xff"}', "invalid UTF-8 at byte 7", id="invalid UTF-8"),
         pytest.param(b'\xef\xbb\xbf{"a": 1}', "not JSON: invalid character (byte 0)", id="a BOM"),
         pytest.param(
-            b'{"a": ' + b"[" * 100_000, "nested deeper than 64 levels", id="a stack of arrays"
+            b'{"a": ' + b"[" * 10_000, "nested deeper than 64 levels", id="a stack of arrays"
         ),
     ],
 )
@@ -107,3 +115,33 @@ def test_keys_have_a_limit() -> None:
     data = json.dumps({str(number): 0 for number in range(KEYS_MAX + 1)}).encode()
 
     assert read_object(data) == Malformed("$", f"more than {KEYS_MAX} keys")
+
+
+@pytest.mark.parametrize(
+    ("item", "limit", "what"),
+    [
+        pytest.param(b"{}", OPENINGS_MAX, "arrays and objects", id="objects"),
+        pytest.param(b"1", ITEMS_MAX, "items", id="numbers"),
+    ],
+)
+def test_structure_has_a_limit(item: bytes, limit: int, what: str) -> None:
+    def listed(items: int) -> bytes:
+        return b'{"x": [' + b",".join([item] * items) + b"]}"
+
+    # The body itself and its array are openings too; n items have n - 1 commas.
+    fits = limit - 2 if item == b"{}" else limit + 1
+    assert isinstance(read_object(listed(fits)), JsonObject)
+    assert read_object(listed(fits + 1)) == Malformed("$", f"more than {limit} {what}")
+
+
+def test_commas_in_a_prompt_are_no_items() -> None:
+    assert isinstance(read_object(json.dumps({"a": "," * (ITEMS_MAX + 9)}).encode()), JsonObject)
+
+
+@given(st.text(alphabet='"\\\\[]{},:a', max_size=40))
+def test_no_quoting_hides_structure_from_its_limit(text: str) -> None:
+    """Seventy levels stay seventy levels, whatever strings stand beside them."""
+    deep = "[" * 70 + "]" * 70
+    data = f'{{"s": {json.dumps(text)}, "x": {deep}}}'.encode()
+
+    assert isinstance(read_object(data), Malformed)
