@@ -131,6 +131,20 @@ def test_a_late_settlement_is_remembered_from_then_on(books: Limited) -> None:
     assert books.settle("a") == "repeated"
 
 
+def test_what_was_settled_late_is_not_forgotten_before_what_expired_with_it(
+    new_books: NewBooks,
+) -> None:
+    books = new_books(remembered_max=2)
+    books.reserve("a", tokens(1))
+    books.reserve("b", tokens(1))
+    books.clock.now += RESERVATION_SECONDS
+    books.settle("a")
+
+    books.settle("c")
+
+    assert books.settle("a") == "repeated"
+
+
 def test_windows_that_are_over_are_forgotten(books: Limited) -> None:
     for minute in range(60):
         books.clock.now = NOON + 60 * minute
@@ -208,6 +222,18 @@ def test_another_window_of_new_settings_counts_by_itself(books: Limited) -> None
     answer = books.reserve("b", longer)
     assert isinstance(answer, Reserved)
     assert answer.balances[0].window_seconds == 300
+
+
+def test_a_window_that_new_settings_make_longer_is_kept_longer(books: Limited) -> None:
+    books.reserve("a", tokens(60))
+    books.settle("a", Charge("minute", NOON, 60))
+    longer = tokens(40)._replace(window=Window(seconds=3600))
+    books.reserve("b", longer)
+    books.release("b")
+    books.clock.now = NOON + 60 + accounts.KEPT_SECONDS_MIN
+
+    assert isinstance(books.reserve("c", longer._replace(amount=41)), Denied)
+    assert isinstance(books.reserve("d", longer), Reserved)
 
 
 def test_more_than_expire_in_one_call_still_free_room_when_it_is_wanted(books: Limited) -> None:
