@@ -8,6 +8,7 @@ import pytest
 from extproc.llm.images import (
     BASE64_CHARS_MAX,
     IMAGES_READ_MAX,
+    JPEG_SEGMENTS_MAX,
     OPEN_MODEL,
     SHARP_CLAUDE,
     SOME_CLAUDE,
@@ -113,6 +114,10 @@ def test_a_size_is_read_from_the_header(data: bytes, size: Size) -> None:
         pytest.param(encoded(b"\xff\xd8" + b"\xff\xe0\0\0" * 100), id="segments of no length"),
         pytest.param(
             encoded(jpeg(640, 480, *[segment(0xE1, b"\0" * 60_000)])), id="a JPEG that begins late"
+        ),
+        pytest.param(
+            encoded(jpeg(640, 480, *[segment(0xFE, b"")] * JPEG_SEGMENTS_MAX)),
+            id="a JPEG of more segments than are walked",
         ),
         pytest.param(encoded(webp(b"VP9 ", b"\0" * 20)), id="an unknown WebP"),
     ],

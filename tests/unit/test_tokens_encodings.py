@@ -224,6 +224,26 @@ def test_no_long_run_is_left_to_be_sorted(marks: str, offset: int) -> None:
     assert classes[offset:-1] == sorted(classes[offset:-1])
 
 
+def test_an_encoder_that_normalises_is_given_nothing_to_sort(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Recording:
+        def __init__(self) -> None:
+            self.given: list[str] = []
+
+        def count(self, text: str) -> int:
+            self.given.append(text)
+            return 1
+
+    recording = Recording()
+    monkeypatch.setattr(encodings, "_tokenizer", lambda _: recording)
+
+    for encoding in ("qwen3", "cl100k_base"):
+        load(encoding).count("a" + "\u0301\u0323" * RUN)
+
+    assert recording.given == ["a" + "\u0323" * RUN + "\u0301" * RUN, "a" + "\u0301\u0323" * RUN]
+
+
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 def test_usual_text_is_left_alone(text: str) -> None:
     if "\u0323\u0323" not in text:

@@ -168,6 +168,14 @@ def test_empty_texts_hold_no_tokens() -> None:
     assert estimated(*[""] * 100_000, "a", sample=0) == TextCount(1, 1, 1)
 
 
+def test_empty_texts_cost_no_time() -> None:
+    recording = Recording()
+
+    estimate([""] * 100_000 + ["a" * MEGA], of(recording.count), sample_bytes_max=SAMPLE, seed=SEED)
+
+    assert len(recording.sizes) == SAMPLE // CELL_BYTES
+
+
 def test_the_same_seed_gives_the_same_answer() -> None:
     text = HARD["mixed"]
     encoder = load("cl100k_base")
