@@ -35,6 +35,8 @@ class Wiring(NamedTuple):
     listener_port: int = 0
     trusts_tenant_header: bool = False
     """Whether the settings have `identity: - header: x-tenant-id`; it is then not stripped."""
+    authentication: str = ""
+    """An HTTP filter in front of ours, as one line of YAML."""
 
 
 class Gateway(NamedTuple):
@@ -88,6 +90,7 @@ def bootstrap(wiring: Wiring, *, access_log: Path) -> str:
         service_port=str(wiring.service_port),
         access_log=json.dumps(str(access_log)),
         message_timeout=wiring.message_timeout,
+        authentication=wiring.authentication,
         request_body_buffer_limit=str(wiring.request_body_bytes + BODY_BYTES_ABOVE),
     )
 
