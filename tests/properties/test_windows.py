@@ -5,6 +5,7 @@ import math
 from typing import Final
 from zoneinfo import ZoneInfo
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -85,6 +86,24 @@ def test_windows_of_the_calendar_partition_time(
     assert window.span(span.start - 1).end == span.start
     inside = data.draw(st.floats(span.start, math.nextafter(span.end, -math.inf)))
     assert window.span(inside) == span
+
+
+@pytest.mark.parametrize("zone", ZONES)
+@pytest.mark.parametrize(
+    ("calendar", "around"), [("minute", 150), ("hour", 2 * HOUR), ("day", 2 * DAY)]
+)
+def test_windows_follow_each_other_through_every_change(
+    zone: str, calendar: Calendar, around: int
+) -> None:
+    window = Window(calendar=calendar, timezone=zone)
+    for change in CHANGES[zone]:
+        span = window.span(change - around)
+        while span.end < change + around:
+            following = window.span(span.end)
+
+            assert following.start == span.end
+            assert window.span(following.end - 1) == following
+            span = following
 
 
 @given(

@@ -10,7 +10,7 @@ from extproc.ledger.memory import MemoryLedger, Size
 from extproc.ledger.port import Charge, OpenLedger
 from extproc.policy.budgets import Claim, Denied, Reserved, Unavailable
 from extproc.policy.windows import Window
-from tests.ledger_books import NOON, RESERVATION_SECONDS, Books, Clock, money, slot, tokens
+from tests.ledger_books import DAY, NOON, RESERVATION_SECONDS, Books, Clock, money, slot, tokens
 from tests.ledger_contract import LedgerContract
 
 
@@ -154,6 +154,16 @@ def test_windows_that_are_over_are_forgotten(books: Limited) -> None:
     assert books.memory.size.accounts <= 10
 
 
+def test_a_day_can_be_read_for_another_day(books: Limited) -> None:
+    books.reserve("a", money(9))
+    books.settle("a", Charge("day", NOON, 7))
+    books.clock.now = DAY.span(NOON).end + 86399
+
+    books.reserve("b", money(1))
+
+    assert books.sums(money(0), at=NOON) == (7, 0)
+
+
 def test_a_window_is_kept_while_something_is_held_in_it(new_books: NewBooks) -> None:
     books = new_books()
     ledger = MemoryLedger(books.clock, 10 * 3600.0)
@@ -198,9 +208,10 @@ def test_slots_that_nobody_uses_are_forgotten(books: Limited) -> None:
         books.release(f"r{number}")
     books.clock.now += accounts.KEPT_SECONDS_MIN
 
-    books.reserve("a", slot())
+    books.reserve("a", slot(), tenant="tenant0")
 
     assert books.memory.size.accounts == 1
+    assert books.sums(slot(), tenant="tenant0") == (0, 1)
 
 
 def test_the_same_window_of_new_settings_is_the_same_window(books: Limited) -> None:

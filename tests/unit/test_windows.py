@@ -157,6 +157,16 @@ def test_windows_of_seconds(seconds: int, at: float, expected: Span) -> None:
             id="an evening that comes again belongs to the day that had begun",
         ),
         pytest.param(
+            "hour", "America/St_Johns", "2010-11-07 00:00:30-02:30",
+            "2010-11-07 00:00-02:30", "2010-11-07 00:01-02:30",
+            id="the clock goes back a minute into an hour: that minute is a window",
+        ),
+        pytest.param(
+            "hour", "America/St_Johns", "2010-11-06 23:30-03:30",
+            "2010-11-06 23:01-03:30", "2010-11-07 00:00-03:30",
+            id="and so is what comes again of the hour before",
+        ),
+        pytest.param(
             "day", "America/Toronto", "1919-03-31 00:35-04:00",
             "1919-03-31 00:30-04:00", "1919-04-01 00:00-04:00",
             id="a gap around midnight",
