@@ -143,11 +143,11 @@ def test_counters_of_one_key_agree_and_others_look_elsewhere() -> None:
 
     found = [
         Counter(prompt_exact_bytes=8192, key=key).count("cl100k_base", (text,))
-        for key in (KEY, KEY, None, None)
+        for key in (KEY, KEY, *(None,) * 8)
     ]
 
     assert found[0] == found[1]
-    assert len(set(found)) == 3
+    assert len(set(found)) > 1  # two keys may agree by chance; nine don't
 
 
 HOSTILE = {
