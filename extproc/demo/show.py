@@ -45,7 +45,8 @@ class Town(NamedTuple):
 def run(*, keep: bool, plain: bool) -> int:
     """Set everything up, run every step, say how it went, take everything down."""
     console = Console()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: take everything down
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="llm-extproc-demo-") as folder, ExitStack() as stack:
         try:
             town = stack.enter_context(_set_up(console, Path(folder)))
