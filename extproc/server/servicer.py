@@ -65,19 +65,20 @@ class Servicer:
     ) -> None:
         reservation = self._new_reservation()
         exchange = self._new_exchange(reservation)
-        delivered = False
-        reserved = False
+        is_held_in_vain = False
         try:
             async for message in requests:
                 action = exchange.receive(decode(message))
                 while isinstance(action, Reserve):
-                    reserved = True
+                    is_held_in_vain = True
                     action = exchange.receive(await self._ledger.reserve(action))
-                await context.write(encode(action))
+                answer = encode(action)
+                # From here on Envoy may have heard: it drops the stream as soon as it has, and
+                # that cancels us in the middle of the write.
+                is_held_in_vain = False
+                await context.write(answer)
                 if isinstance(action, actions.Final):
-                    delivered = isinstance(action, actions.Route)
                     return
         finally:
-            if reserved and not delivered:
-                # Envoy went away before it heard of the answer, or it was a refusal.
+            if is_held_in_vain:
                 await self._ledger.release(reservation)

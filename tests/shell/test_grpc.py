@@ -1,6 +1,7 @@
 """extproc/server over a real channel."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import grpc
@@ -14,7 +15,7 @@ from extproc.exchange.events import Event
 from extproc.exchange.machine import Exchange
 from extproc.ledger.port import Settled, Settlement
 from extproc.policy.budgets import Answer, Reserve
-from extproc.server.servicer import SERVICE
+from extproc.server.servicer import SERVICE, Servicer
 from tests.scenarios.harness import Bare
 from tests.scenarios.table import SCENARIOS, Call, Scenario, chat
 from tests.shell.harness import Client, ask, body_of, head_of, served, server
@@ -194,6 +195,38 @@ def test_what_was_reserved_for_a_request_that_was_let_go_is_kept(bare: Bare) -> 
         assert not ledger.released.is_set()
 
     asyncio.run(run())
+
+
+class DroppedContext:
+    """A stream that Envoy drops as soon as it has heard the last answer, as it does."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    async def write(self, _: object) -> None:
+        self.written += 1
+        if self.written == 2:
+            raise asyncio.CancelledError
+
+
+def test_what_envoy_may_have_heard_of_is_not_given_back(bare: Bare) -> None:
+    async def messages() -> AsyncIterator[ProcessingRequest]:
+        yield head_of(BUDGETED)
+        yield body_of(BUDGETED)
+
+    async def run() -> bool:
+        ledger = GatedLedger(bare)
+        ledger.gate.set()
+        servicer = Servicer(
+            lambda name: Exchange(bare.rules, bare.counter, reservation=name),
+            ledger,
+            lambda: "d" * 32,
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await servicer.process(messages(), DroppedContext())
+        return ledger.released.is_set()
+
+    assert asyncio.run(run()) is False
 
 
 async def health_of(channel: grpc.aio.Channel, service: str) -> int:
