@@ -7,6 +7,7 @@ measured is the way there and back. Requests alternate between the two Envoys.
 """
 
 import asyncio
+import contextlib
 import statistics
 import tempfile
 import time
@@ -31,15 +32,14 @@ _EVENT = b'f\r\ndata: {"n": 1}\n\n\r\n'.replace(b"f\r\n", b"11\r\n", 1)
 
 async def upstream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Answer each request with two events, the second a moment after the first."""
-    try:
+    # Cancelled at the end, when the loop closes under the connections that Envoy keeps.
+    with contextlib.suppress(asyncio.CancelledError), contextlib.closing(writer):
         while head := await _head(reader):
             length = head.lower().index(b"content-length:") + 15
             await reader.readexactly(int(head[length : head.index(b"\r\n", length)]))
             writer.write(_HEAD + _EVENT)
             await asyncio.sleep(0.002)
             writer.write(_EVENT + b"0\r\n\r\n")
-    finally:
-        writer.close()
 
 
 async def _head(reader: asyncio.StreamReader) -> bytes:
