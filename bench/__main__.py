@@ -5,9 +5,12 @@
 Machines are noisy: quote ratios, and figures only beside others of the same run.
 """
 
-from bench import counting, first_event, stages, through_envoy
+import bench.counting
+import bench.first_event
+import bench.stages
+import bench.through_envoy
 
-counting.main()
-stages.main()
-through_envoy.main()
-first_event.main()
+bench.counting.main()
+bench.stages.main()
+bench.through_envoy.main()
+bench.first_event.main()
