@@ -5,12 +5,12 @@ asked of it and what it answers is said here.
 """
 
 from decimal import Decimal
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
-from extproc.policy.models import Model, Price
+from extproc.policy.models import Model
 from extproc.policy.section import Section, matches_any
 from extproc.policy.windows import Span, Window
 
@@ -180,22 +180,11 @@ def _amount(unit: Unit, model: Model, demand: Demand, allowance: int) -> int:
         case "tokens":
             return demand.prompt_tokens + output_tokens
         case "usd":
-            prompt_rate, output_rate, per = _micro_usd_rates(model.usd_per_million)
-            exact = prompt_rate * demand.prompt_tokens + output_rate * output_tokens
-            return -(-exact // per)  # rounded up, as in Price.micro_usd
+            return model.usd_per_million.micro_usd(
+                prompt_tokens=demand.prompt_tokens, output_tokens=output_tokens
+            )
         case "requests" | "concurrent_requests":
             return 1
-
-
-@lru_cache(maxsize=4096)
-def _micro_usd_rates(price: Price) -> tuple[int, int, int]:
-    """Micro-dollars a prompt token and an output token as integers over one denominator.
-
-    What `Price.micro_usd` says, in a third of its time.
-    """
-    prompt, prompt_per = price.input.as_integer_ratio()
-    output, output_per = price.output.as_integer_ratio()
-    return prompt * output_per, output * prompt_per, prompt_per * output_per
 
 
 def is_rate(balance: Balance) -> bool:

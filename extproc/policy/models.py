@@ -1,6 +1,7 @@
 """Models: how their prompts are counted, how much they take, what they cost."""
 
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -31,8 +32,16 @@ class Price(Section, frozen=True, kw_only=True):
 
         One dollar per million tokens is one micro-dollar a token.
         """
-        exact = self.input * prompt_tokens + self.output * output_tokens
-        return int(exact.to_integral_value(rounding="ROUND_CEILING"))
+        prompt_rate, output_rate, per = _rates(self.input, self.output)
+        return -(-(prompt_rate * prompt_tokens + output_rate * output_tokens) // per)
+
+
+@lru_cache(maxsize=4096)
+def _rates(prompt: Decimal, output: Decimal) -> tuple[int, int, int]:
+    """Both prices as integers over one denominator: integers add up in half the time."""
+    prompt_rate, prompt_per = prompt.as_integer_ratio()
+    output_rate, output_per = output.as_integer_ratio()
+    return prompt_rate * output_per, output_rate * prompt_per, prompt_per * output_per
 
 
 class Model(Section, frozen=True, kw_only=True):

@@ -213,7 +213,6 @@ def test_money_is_what_the_price_says(
 
     exact = Fraction(input_price) * prompt_tokens + Fraction(output_price) * output_tokens
     assert amount == ceil(exact)
-    assert amount == price.micro_usd(prompt_tokens=prompt_tokens, output_tokens=output_tokens)
 
 
 @given(
