@@ -141,7 +141,7 @@ class Mesh:
         """Whether the service has heard the signal: it takes no more connections."""
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.service_port)
-        except ConnectionRefusedError:
+        except ConnectionError:  # refused, or reset by a socket that was just being closed
             return True
         writer.close()
         await writer.wait_closed()
