@@ -1,6 +1,7 @@
 """`envoy.service.ext_proc.v3.ExternalProcessor/Process`: one stream, one exchange."""
 
 import logging
+import traceback
 from collections.abc import AsyncIterator, Callable
 from typing import Final
 
@@ -55,9 +56,10 @@ class Servicer:
             await self._serve(requests, context)
         except ProtocolError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except Exception:
-            # The message stays here: it may quote what the peer must not see.
-            _log.exception("exchange.failed")
+        except Exception as error:
+            # Where, but not the message: it may quote a prompt or a key.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("exchange.failed %s\n%s", type(error).__name__, where)
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
     async def _serve(

@@ -119,7 +119,9 @@ class Broken(Exchange):
         raise KeyError(msg)
 
 
-def test_a_bug_ends_the_stream_with_an_error_that_says_nothing(bare: Bare) -> None:
+def test_a_bug_ends_the_stream_with_an_error_that_says_nothing(
+    bare: Bare, caplog: pytest.LogCaptureFixture
+) -> None:
     async def run() -> None:
         def broken(reservation: str) -> Exchange:
             return Broken(bare.rules, bare.counter, reservation=reservation)
@@ -130,6 +132,10 @@ def test_a_bug_ends_the_stream_with_an_error_that_says_nothing(bare: Bare) -> No
         assert found == (grpc.StatusCode.INTERNAL, "internal error")
 
     asyncio.run(run())
+
+    assert "exchange.failed KeyError" in caplog.text
+    assert "in receive" in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 def test_the_largest_body_is_ours_to_judge(bare: Bare) -> None:
