@@ -146,6 +146,17 @@ SCENARIOS = (
         upstream={"x-llm-tier": None},
     ),
     Scenario(
+        "a tenant header that is trusted is left on another path",
+        Call(b"{}", path="/v1/files"),
+        upstream={"x-tenant-id": "acme"},
+    ),
+    Scenario(
+        "an upgrade on an LLM path is refused",
+        Call(method="GET", headers={"connection": "Upgrade", "upgrade": "websocket"}),
+        status=400,
+        reason="upgrade_refused",
+    ),
+    Scenario(
         "a path spelt otherwise is still an LLM call",
         Call(chat(), tenant=None, path="/v1//chat/./completions/?a=b"),
         status=401,

@@ -23,8 +23,7 @@ def test_scenario(bare: Bare, scenario: Scenario) -> None:
         case actions.PassThrough():
             assert (scenario.tier, scenario.status) == (None, 200)
             for name, value in scenario.upstream.items():
-                assert value is None
-                assert name in action.remove_headers
+                assert (name in action.remove_headers) is (value is None)
         case actions.Route():
             headers = {name: value.decode() for name, value in action.set_headers}
             assert headers["x-llm-tier"] == scenario.tier == action.metadata["tier"]

@@ -26,7 +26,7 @@ from extproc.policy.identity import Evidence, IdentitySource
 from extproc.policy.models import Model, Price
 from extproc.policy.refusals import Refused, refuse_denied
 from extproc.policy.tenants import Tenant
-from extproc.policy.tiers import Rule, Tier
+from extproc.policy.tiers import Condition, Rule, Tier
 
 RESERVATION = "ffff" + "0" * 28
 MINUTE = Window(seconds=60)
@@ -332,3 +332,36 @@ def test_the_message_names_the_budget_and_not_the_spend() -> None:
 
     assert "'minute' (500 tokens per minute)" in refused.message
     assert "123" not in refused.message
+
+
+def test_a_request_may_take_the_whole_limit_and_the_whole_context() -> None:
+    words = Message("user", ("x " * 500,))
+    counted, (ask,) = run(policy(budget(limit=Decimal(99_999))), messages=(words,))
+    needed = ask.claims[0].amount
+    shortest = counted.prompt_count.tokens_min
+
+    exact = policy(
+        budget(limit=Decimal(needed)),
+        models={"big": model(context_tokens=shortest), "small": model()},
+    )
+    decision, _ = run(exact, messages=(words,))
+
+    assert isinstance(decision.outcome, Routed)
+    assert decision.outcome.tier == "premium"
+
+
+@pytest.mark.parametrize(
+    ("unknown_model", "counted_for"),
+    [
+        pytest.param("count_only", "small", id="that of the plan's last tier"),
+        pytest.param("big", "big", id="that which stands for unknown ones"),
+    ],
+)
+def test_rules_see_an_unknown_model_in_the_tokens_of_another(
+    unknown_model: str, counted_for: str
+) -> None:
+    plans = {"gold": (Rule(tier="premium", when=Condition(stream=True)), Rule(tier="default"))}
+
+    decision, _ = run(policy(unknown_model=unknown_model, plans=plans), model="gpt-99")
+
+    assert decision.counted_for == counted_for

@@ -76,6 +76,12 @@ def test_a_chat_is_read_whole() -> None:
     )
 
 
+def test_of_two_names_for_the_maximum_the_larger_counts() -> None:
+    request = parse(Dialect.OPENAI_CHAT, messages=[], max_tokens=9, max_completion_tokens=7)
+
+    assert request.output_tokens_max == 9
+
+
 def test_a_schema_for_the_answer_counts_like_a_tool() -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {}}}
 
