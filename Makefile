@@ -40,7 +40,7 @@ schema: $(READY) ## Write the settings' JSON Schema anew
 
 lock: $(READY) ## Pin the newest versions that requirements/*.in allow
 	for f in runtime dev $(ENVOYS:%=envoy-%); do $(BIN)/uv pip compile -q --upgrade --universal \
-	  --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --python-version 3.11 --generate-hashes --no-header \
 	  requirements/$$f.in -o requirements/$$f.txt || exit 1; done
 
 clean: ## Remove what these targets made
