@@ -5,8 +5,9 @@ import hashlib
 import io
 import itertools
 import json
+import socket
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,8 +91,11 @@ class Mesh:
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
         """Send one request on a connection of its own and read the whole answer."""
+        sockets: list[socket.socket] = []
+        connector = aiohttp.TCPConnector(socket_factory=lambda found: _kept(found, sockets))
+        timeout = aiohttp.ClientTimeout(DEADLINE_SECONDS)
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(DEADLINE_SECONDS)) as session,
+            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
             session.request(
                 method,
                 self.gateway.url + path,
@@ -102,7 +106,8 @@ class Mesh:
         ):
             read = await response.read()
             names = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status, names, read)
+        await _closed(sockets)
+        return Answer(response.status, names, read)
 
     async def books(self, step: str) -> list[Entry]:
         """What reached the adapters with this mark."""
@@ -146,6 +151,26 @@ class Mesh:
         writer.close()
         await writer.wait_closed()
         return False
+
+
+def _kept(
+    found: tuple[int, int, int, str, tuple[Any, ...]], sockets: list[socket.socket]
+) -> socket.socket:
+    family, kind, protocol, _, _ = found
+    sockets.append(socket.socket(family, kind, protocol))
+    return sockets[-1]
+
+
+async def _closed(sockets: list[socket.socket]) -> None:
+    """Wait until the loop has let go of them: it still sends what an early answer cut off."""
+
+    async def are_closed() -> bool:
+        return all(one.fileno() == -1 for one in sockets)
+
+    for one in sockets:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+    await until(are_closed)
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:
