@@ -5,8 +5,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
-from extproc.ledger.port import Charge, OpenLedger, Settled, Settlement, Standing
-from extproc.policy.budgets import Answer, Claim, Reserve
+from extproc.ledger.port import OpenLedger, Standing
+from extproc.policy.budgets import Answer, Charge, Claim, Reserve, Settled, Settlement
 from extproc.policy.windows import Window
 
 T = TypeVar("T")
@@ -75,7 +75,11 @@ class Books:
         return self.run(self.ledger.peek(Reserve(reservation, tenant, claims)))
 
     def settle(self, reservation: str, *charges: Charge, tenant: str = "acme") -> Settled:
-        return self.run(self.ledger.settle(Settlement(reservation, tenant, charges)))
+        (settled,) = self.settle_all(Settlement(reservation, tenant, charges))
+        return settled
+
+    def settle_all(self, *settlements: Settlement) -> tuple[Settled, ...]:
+        return self.run(self.ledger.settle(settlements))
 
     def release(self, reservation: str) -> None:
         self.run(self.ledger.release(reservation))

@@ -6,8 +6,16 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from extproc.ledger.port import Charge, OpenLedger
-from extproc.policy.budgets import Balance, Claim, Denied, Reserve, Reserved, Unavailable
+from extproc.ledger.port import OpenLedger
+from extproc.policy.budgets import (
+    Balance,
+    Charge,
+    Claim,
+    Denied,
+    Reserve,
+    Reserved,
+    Unavailable,
+)
 from tests.ledger_books import DAY, NOON, RESERVATION_SECONDS, Books, Clock, money, slot, tokens
 
 NOTHING = tokens(0)
@@ -38,6 +46,7 @@ class LedgerContract:
                 Balance("minute", "tokens", 100, 70, 47.5, 60.0),
                 Balance("day", "usd", 1000, 993, DAY.span(NOON).end - NOON - 12.5, 86400.0),
             ),
+            (NOON, DAY.span(NOON).start),
         )
 
     def test_a_limit_can_be_used_to_the_last_token(self, books: Books) -> None:
@@ -127,7 +136,7 @@ class LedgerContract:
         raised = books.reserve("c", tokens(70, of=150))
 
         assert lowered == Denied((Balance("minute", "tokens", 50, 0, 60.0, 60.0),))
-        assert raised == Reserved("c", (Balance("minute", "tokens", 150, 0, 60.0, 60.0),))
+        assert raised == Reserved("c", (Balance("minute", "tokens", 150, 0, 60.0, 60.0),), (NOON,))
 
     # Windows.
 
@@ -229,7 +238,7 @@ class LedgerContract:
         books.reserve("a", tokens(70))
 
         assert books.reserve("a", tokens(70)) == Reserved(
-            "a", (Balance("minute", "tokens", 100, 30, 60.0, 60.0),)
+            "a", (Balance("minute", "tokens", 100, 30, 60.0, 60.0),), (NOON,)
         )
         assert books.sums(NOTHING) == (0, 70)
 

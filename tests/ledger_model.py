@@ -9,8 +9,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from extproc.ledger.accounts import KEPT_SECONDS_MIN
-from extproc.ledger.port import Charge, OpenLedger, Settled
-from extproc.policy.budgets import Answer, Balance, Claim, Denied, Reserved, Unavailable
+from extproc.ledger.port import OpenLedger
+from extproc.policy.budgets import (
+    Answer,
+    Balance,
+    Charge,
+    Claim,
+    Denied,
+    Reserved,
+    Settled,
+    Unavailable,
+)
 from tests.ledger_books import DAY, MINUTE, NOON, RESERVATION_SECONDS, Books, Clock
 
 Where = tuple[str, str, float]
@@ -82,13 +91,17 @@ class Model:
             if known.state != "held" or not same:
                 return Unavailable("")
             return Reserved(
-                name, tuple(self.balance(tenant, c, at=known.made, now=now) for c in claims)
+                name,
+                tuple(self.balance(tenant, c, at=known.made, now=now) for c in claims),
+                tuple(where(tenant, c, known.made)[2] for c in claims),
             )
         lacking = [claim for claim in claims if not self._has_room(tenant, claim, now)]
         if lacking:
             return Denied(tuple(self.balance(tenant, c, at=now, now=now) for c in lacking))
         return Reserved(
-            name, tuple(self.balance(tenant, c, at=now, now=now, more=c.amount) for c in claims)
+            name,
+            tuple(self.balance(tenant, c, at=now, now=now, more=c.amount) for c in claims),
+            tuple(where(tenant, c, now)[2] for c in claims),
         )
 
     def _has_room(self, tenant: str, claim: Claim, now: float) -> bool:

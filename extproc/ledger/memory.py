@@ -9,8 +9,18 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from extproc.ledger.accounts import Account, Accounts, Key
-from extproc.ledger.port import Settled, Settlement, Standing
-from extproc.policy.budgets import Answer, Balance, Claim, Denied, Reserve, Reserved, Unavailable
+from extproc.ledger.port import Standing
+from extproc.policy.budgets import (
+    Answer,
+    Balance,
+    Claim,
+    Denied,
+    Reserve,
+    Reserved,
+    Settled,
+    Settlement,
+    Unavailable,
+)
 
 RESERVATIONS_MAX: Final = 1_000_000
 """Held at a time. Each takes about 650 bytes with two claims."""
@@ -92,12 +102,17 @@ class MemoryLedger:
         """Say what `reserve` would answer, and hold nothing."""
         return self._answer(ask, is_kept=False)
 
-    async def settle(self, settlement: Settlement) -> Settled:
+    async def settle(self, settlements: Sequence[Settlement]) -> tuple[Settled, ...]:
         """Charge what was used and give the rest back. Idempotent by reservation.
 
         Raises:
             ValueError: a charge is negative. Nothing changed.
         """
+        for settlement in settlements:
+            _check(settlement)
+        return tuple([self._settle(settlement) for settlement in settlements])
+
+    def _settle(self, settlement: Settlement) -> Settled:
         now = self._clock()
         self._tidy(now)
         name = settlement.reservation
@@ -167,7 +182,7 @@ class MemoryLedger:
             self._keep(ask, parts, now)
         else:
             _give_back(parts)
-        return Reserved(ask.reservation, balances)
+        return Reserved(ask.reservation, balances, _window_starts(parts))
 
     def _answer_again(self, ask: Reserve, now: float) -> Answer:
         """Answer for a reservation that is known: it never takes more than it took."""
@@ -181,7 +196,7 @@ class MemoryLedger:
             _balance(account, claim, now)
             for (account, _), claim in zip(held.parts, ask.claims, strict=True)
         ]
-        return Reserved(ask.reservation, tuple(balances))
+        return Reserved(ask.reservation, tuple(balances), _window_starts(held.parts))
 
     def _keep(self, ask: Reserve, parts: Sequence[_Part], now: float) -> None:
         due = now + self._reservation_seconds
@@ -233,9 +248,6 @@ class MemoryLedger:
         held = {claim.budget: (account, claim) for account, claim in parts}
         found: list[tuple[Account, int]] = []
         for budget, window_start, amount in settlement.charges:
-            if amount < 0:
-                msg = f"reservation {settlement.reservation!r} charges {amount} of {budget!r}"
-                raise ValueError(msg)
             if budget in held:
                 account, claim = held[budget]
                 if claim.window is not None:
@@ -257,6 +269,13 @@ class MemoryLedger:
             if oldest.due > now and len(remembered) <= self._remembered_max:
                 break
             remembered.popitem(last=False)
+
+
+def _check(settlement: Settlement) -> None:
+    for budget, _, amount in settlement.charges:
+        if amount < 0:
+            msg = f"reservation {settlement.reservation!r} charges {amount} of {budget!r}"
+            raise ValueError(msg)
 
 
 def _hold(parts: Sequence[_Part]) -> list[_Part]:
@@ -283,6 +302,10 @@ def _charge_expected(parts: Sequence[_Part], times: int) -> None:
     for account, claim in parts:
         if claim.window is not None:
             account.committed += times * claim.expected
+
+
+def _window_starts(parts: Sequence[_Part]) -> tuple[float, ...]:
+    return tuple([account.key.start for account, _ in parts])
 
 
 def _balance(account: Account, claim: Claim, now: float) -> Balance:

@@ -16,39 +16,9 @@
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-from extproc.policy.budgets import Answer, Balance, Claim, Reserve
-
-Settled = Literal["settled", "late", "unknown", "repeated", "unavailable"]
-"""How a settlement was taken: in time; after expiry; without its reservation; again; not at all.
-
-After `unavailable` nothing is charged: the record must come again.
-"""
-
-
-class Charge(NamedTuple):
-    """What a finished request used of one budget.
-
-    `window_start` is that of the window in which it was admitted, 0 where there is none. It
-    counts only where the ledger does not know the reservation, or knows it without this budget.
-    """
-
-    budget: str
-    window_start: float
-    amount: int
-
-
-class Settlement(NamedTuple):
-    """The outcome of one request: all that is needed to charge it.
-
-    Amounts may exceed what was held: the tenant pays for what was used. A budget that was
-    claimed and is not charged is given back whole.
-    """
-
-    reservation: str
-    tenant: str
-    charges: tuple[Charge, ...]
+from extproc.policy.budgets import Answer, Balance, Claim, Reserve, Settled, Settlement
 
 
 class Standing(NamedTuple):
@@ -70,8 +40,15 @@ class Ledger(Protocol):
         settled or has expired, the answer is `Unavailable`.
         """
 
-    async def settle(self, settlement: Settlement) -> Settled:
-        """Charge what was used and give the rest back. Idempotent by reservation."""
+    async def settle(self, settlements: Sequence[Settlement]) -> tuple[Settled, ...]:
+        """Charge what was used and give the rest back, in the order of the settlements.
+
+        Idempotent by reservation, within a batch too. What is not `unavailable` is committed:
+        it survives whatever the ledger survives, and may be acknowledged.
+
+        Raises:
+            ValueError: a charge is negative. Nothing changed.
+        """
 
     async def release(self, reservation: str) -> None:
         """Give a reservation back whole, because its request went nowhere.

@@ -18,11 +18,14 @@ __all__ = [
     "Answer",
     "Balance",
     "Budget",
+    "Charge",
     "Claim",
     "Demand",
     "Denied",
     "Reserve",
     "Reserved",
+    "Settled",
+    "Settlement",
     "Span",
     "Unavailable",
     "Unit",
@@ -122,10 +125,15 @@ class Balance(NamedTuple):
 
 
 class Reserved(NamedTuple):
-    """All claims are held; the balances are those after it, in the order of the claims."""
+    """All claims are held; the balances are those after it, in the order of the claims.
+
+    `window_starts`, in the same order, name the windows that the ledger chose: seconds since
+    1970, 0 where a claim has none.
+    """
 
     reservation: str
     balances: tuple[Balance, ...]
+    window_starts: tuple[float, ...]
 
 
 class Denied(NamedTuple):
@@ -141,6 +149,37 @@ class Unavailable(NamedTuple):
 
 
 Answer = Reserved | Denied | Unavailable
+
+
+class Charge(NamedTuple):
+    """What a finished request used of one budget.
+
+    `window_start` is that of the window in which it was admitted, 0 where there is none. It
+    counts only where the ledger does not know the reservation, or knows it without this budget.
+    """
+
+    budget: str
+    window_start: float
+    amount: int
+
+
+class Settlement(NamedTuple):
+    """The outcome of one request: all that is needed to charge it.
+
+    Amounts may exceed what was held: the tenant pays for what was used. A budget that was
+    claimed and is not charged is given back whole.
+    """
+
+    reservation: str
+    tenant: str
+    charges: tuple[Charge, ...]
+
+
+Settled = Literal["settled", "late", "unknown", "repeated", "unavailable"]
+"""How a settlement was taken: in time; after expiry; without its reservation; again; not at all.
+
+After `unavailable` nothing is charged: the record must come again.
+"""
 
 
 def claims_of(

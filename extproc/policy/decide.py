@@ -239,7 +239,7 @@ def _ask(
                 may_downgrade=claim.budget in movable,
             )
     if not offer.claims:
-        return Reserved(inquiry.reservation, ())
+        return Reserved(inquiry.reservation, (), ())
     answer = yield Reserve(inquiry.reservation, inquiry.admitted.tenant, offer.claims)
     match answer:
         case Reserved():

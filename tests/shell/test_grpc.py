@@ -1,7 +1,7 @@
 """extproc/server over a real channel."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 
 import grpc
@@ -13,8 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from extproc.exchange.actions import Action
 from extproc.exchange.events import Event
 from extproc.exchange.machine import Exchange
-from extproc.ledger.port import Settled, Settlement
-from extproc.policy.budgets import Answer, Reserve
+from extproc.policy.budgets import Answer, Reserve, Settled, Settlement
 from extproc.server.servicer import SERVICE, Servicer
 from tests.scenarios.harness import Bare
 from tests.scenarios.table import SCENARIOS, Call, Scenario, chat
@@ -167,8 +166,8 @@ class GatedLedger:
         await self.gate.wait()
         return await self.inner.reserve(ask)
 
-    async def settle(self, settlement: Settlement) -> Settled:
-        return await self.inner.settle(settlement)
+    async def settle(self, settlements: Sequence[Settlement]) -> tuple[Settled, ...]:
+        return await self.inner.settle(settlements)
 
     async def release(self, reservation: str) -> None:
         await self.inner.release(reservation)

@@ -102,7 +102,7 @@ def run(
         except StopIteration as finished:
             return finished.value, asked
         asked.append(ask)
-        answer = answers.pop(0) if answers else Reserved(ask.reservation, ())
+        answer = answers.pop(0) if answers else Reserved(ask.reservation, (), ())
 
 
 def balance(id_: str = "minute", **fields: Any) -> Balance:
@@ -141,7 +141,7 @@ def test_a_maximum_beyond_the_models_is_clamped() -> None:
 def test_a_denied_tier_moves_to_the_next_where_every_exhausted_budget_says_so() -> None:
     gold = policy(budget(on_exhausted="downgrade"))
 
-    decision, asked = run(gold, [Denied((balance(),)), Reserved(RESERVATION, ())])
+    decision, asked = run(gold, [Denied((balance(),)), Reserved(RESERVATION, (), ())])
 
     assert isinstance(decision.outcome, Routed)
     assert (decision.outcome.tier, decision.outcome.downgraded_from) == ("default", "premium")

@@ -7,8 +7,8 @@ import pytest
 
 from extproc.ledger import accounts, memory
 from extproc.ledger.memory import MemoryLedger, Size
-from extproc.ledger.port import Charge, OpenLedger
-from extproc.policy.budgets import Claim, Denied, Reserved, Unavailable
+from extproc.ledger.port import OpenLedger
+from extproc.policy.budgets import Charge, Claim, Denied, Reserved, Unavailable
 from extproc.policy.windows import Window
 from tests.ledger_books import DAY, NOON, RESERVATION_SECONDS, Books, Clock, money, slot, tokens
 from tests.ledger_contract import LedgerContract
