@@ -1,11 +1,14 @@
 """Models: how their prompts are counted, how much they take, what they cost."""
 
+import math
+import operator
 from decimal import Decimal
 from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 import msgspec
 
+from extproc.llm.usage import Usage
 from extproc.policy.section import Section
 
 Encoding = Literal["cl100k_base", "o200k_base", "o200k_harmony", "llama3", "qwen3"]
@@ -18,6 +21,9 @@ OUTPUT_TOKENS_EXPECTED: Final = 512
 """What an answer is taken for where neither the request, the settings nor experience says."""
 
 
+_NOTHING: Final = Decimal(0)
+
+
 class Price(Section, frozen=True, kw_only=True):
     """US dollars per million tokens, as providers publish them."""
 
@@ -28,20 +34,43 @@ class Price(Section, frozen=True, kw_only=True):
     reasoning: UsdPerMillion | None = None
 
     def micro_usd(self, *, prompt_tokens: int, output_tokens: int) -> int:
-        """Cost in micro-dollars, rounded up so that no call with a price is free.
+        """Cost in micro-dollars at most, rounded up so that no call with a price is free.
 
-        One dollar per million tokens is one micro-dollar a token.
+        One dollar per million tokens is one micro-dollar a token. How much of the prompt will
+        be written to a cache, and how much of the answer will be thoughts, nobody knows yet.
         """
-        prompt_rate, output_rate, per = _rates(self.input, self.output)
+        per, prompt_rate, output_rate = _integers(
+            max(self.input, self.cache_write or _NOTHING),
+            max(self.output, self.reasoning or _NOTHING),
+        )
         return -(-(prompt_rate * prompt_tokens + output_rate * output_tokens) // per)
+
+    def cost_micro_usd(self, usage: Usage) -> int:
+        """What an answer cost, in micro-dollars, rounded up; each kind of token at its price."""
+        per, *rates = _integers(
+            self.input,
+            self.input if self.cached_input is None else self.cached_input,
+            self.input if self.cache_write is None else self.cache_write,
+            self.output,
+            self.output if self.reasoning is None else self.reasoning,
+        )
+        tokens = (
+            usage.prompt - usage.cached - usage.cache_write,
+            usage.cached,
+            usage.cache_write,
+            usage.completion - usage.reasoning,
+            usage.reasoning,
+        )
+        cost: int = sum(map(operator.mul, rates, tokens))
+        return -(-cost // per)
 
 
 @lru_cache(maxsize=4096)
-def _rates(prompt: Decimal, output: Decimal) -> tuple[int, int, int]:
-    """Both prices as integers over one denominator: integers add up in half the time."""
-    prompt_rate, prompt_per = prompt.as_integer_ratio()
-    output_rate, output_per = output.as_integer_ratio()
-    return prompt_rate * output_per, output_rate * prompt_per, prompt_per * output_per
+def _integers(*prices: Decimal) -> tuple[int, ...]:
+    """A denominator, and each price over it: integers add up in half the time."""
+    ratios = [price.as_integer_ratio() for price in prices]
+    per: int = math.lcm(*(denominator for _, denominator in ratios))
+    return (per, *(numerator * (per // denominator) for numerator, denominator in ratios))
 
 
 class Model(Section, frozen=True, kw_only=True):
