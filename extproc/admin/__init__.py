@@ -1,0 +1,1 @@
+"""A small HTTP server for people and probes: metrics, health, settings, budgets."""

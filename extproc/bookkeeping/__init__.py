@@ -1,0 +1,1 @@
+"""Audit lines read back: lost ledgers rebuilt, and months compared with invoices."""
