@@ -51,6 +51,7 @@ local byte, find, format, match, sub = string.byte, string.find, string.format, 
 local max, floor, ceil = math.max, math.floor, math.ceil
 local concat = table.concat
 
+local BYTE_ORDER_MARK = "\239\187\191"
 local LF, CR, QUOTE, BACKSLASH, COLON = 10, 13, 34, 92, 58
 local OPEN_BRACE, OPEN_BRACKET = 123, 91
 
@@ -297,14 +298,6 @@ local function may_have_usage(block)
   return false
 end
 
-local function without_mark(meter, block)
-  if meter.is_begun then
-    return block
-  end
-  meter.is_begun = true
-  return (string.gsub(block, "^\239\187\191", "")) -- a byte order mark
-end
-
 local function count_output(meter, block)
   if carries_output(sub(block, 1, EVENT_BYTES_MAX)) then
     meter.events = meter.events + 1
@@ -313,7 +306,9 @@ end
 
 -- Meters a block. Returns the scanner if it was read.
 local function take_block(meter, block)
-  block = without_mark(meter, block)
+  if byte(block, 1) == COLON then
+    return nil
+  end
   count_output(meter, block)
   if meter.is_tired or not may_have_usage(block) then
     return nil
@@ -423,10 +418,9 @@ local function keep_tail(meter, tail)
     meter.tail, meter.passed = ":", 1 -- what a comment says does not matter
   elseif #tail > EVENT_BYTES_MAX then
     pass_tail(meter)
-    local block = without_mark(meter, tail)
-    count_output(meter, block)
+    count_output(meter, tail)
     meter.long, meter.tail, meter.passed = new_lines(), "", 0
-    read_lines(meter, meter.long, block, 1)
+    read_lines(meter, meter.long, tail, 1)
   elseif meter.cuts and tail ~= "" and (meter.passed > 0 or not may_become_extra(meter, tail)) then
     pass_tail(meter)
   end
@@ -446,6 +440,19 @@ local function take_events(meter, text)
   local from = max(#meter.tail - 3, pos)
   text = meter.tail .. text
   meter.tail = ""
+  if not meter.is_begun then
+    if #text < #BYTE_ORDER_MARK and sub(BYTE_ORDER_MARK, 1, #text) == text then
+      meter.tail = text
+      return
+    end
+    meter.is_begun = true
+    if sub(text, 1, #BYTE_ORDER_MARK) == BYTE_ORDER_MARK then
+      pos = #BYTE_ORDER_MARK + 1
+      pass(meter, text, meter.passed + 1, pos - 1)
+      meter.passed = 0
+    end
+    from = pos
+  end
   local has_cr = find(text, "\r", pos, true)
   while true do
     local start = find(text, "[^\r\n]", pos) or #text + 1
