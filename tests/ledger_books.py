@@ -1,11 +1,11 @@
 """What tests of any ledger need: a clock that stands still, and calls in few words."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
-from extproc.ledger.port import OpenLedger, Standing
+from extproc.ledger.port import NO_NOTES, OpenLedger, Standing
 from extproc.policy.budgets import Answer, Charge, Claim, Reserve, Settled, Settlement
 from extproc.policy.windows import Window
 
@@ -78,8 +78,10 @@ class Books:
         (settled,) = self.settle_all(Settlement(reservation, tenant, charges))
         return settled
 
-    def settle_all(self, *settlements: Settlement) -> tuple[Settled, ...]:
-        return self.run(self.ledger.settle(settlements))
+    def settle_all(
+        self, *settlements: Settlement, notes: Mapping[str, str | None] = NO_NOTES
+    ) -> tuple[Settled, ...]:
+        return self.run(self.ledger.settle(settlements, notes))
 
     def release(self, reservation: str) -> None:
         self.run(self.ledger.release(reservation))

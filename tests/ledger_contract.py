@@ -6,7 +6,14 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from extproc.ledger.port import OpenLedger
+from extproc.ledger.port import (
+    CHARGE_MAX,
+    NOTE_CHARS_MAX,
+    NOTE_NAME_CHARS_MAX,
+    NOTES_MAX,
+    OpenLedger,
+    Sum,
+)
 from extproc.policy.budgets import (
     Balance,
     Charge,
@@ -14,6 +21,7 @@ from extproc.policy.budgets import (
     Denied,
     Reserve,
     Reserved,
+    Settlement,
     Unavailable,
 )
 from tests.ledger_books import DAY, NOON, RESERVATION_SECONDS, Books, Clock, money, slot, tokens
@@ -232,6 +240,40 @@ class LedgerContract:
         assert books.sums(NOTHING) == (0, 70)
         assert books.settle("a", Charge("minute", NOON, 1)) == "settled"
 
+    @pytest.mark.parametrize(
+        "settlement",
+        [
+            Settlement("a", "acme", (Charge("minute", NOON, CHARGE_MAX + 1),)),
+            Settlement("a", "acme", (Charge("minute", float("nan"), 1),)),
+            Settlement("a", "acme", (Charge("minute", float("inf"), 1),)),
+            Settlement("a", "acme", (Charge("minute", -60.0, 1),)),
+            Settlement("a", "acme", (Charge("\ud800", NOON, 1),)),
+            Settlement("a", "\ud800", ()),
+            Settlement("\ud800", "acme", ()),
+        ],
+    )
+    def test_what_no_ledger_can_keep_is_a_bug_and_changes_nothing(
+        self, books: Books, settlement: Settlement
+    ) -> None:
+        books.reserve("a", tokens(70))
+
+        with pytest.raises(ValueError, match=r"charges|surrogates"):
+            books.settle_all(Settlement("a", "acme", (Charge("minute", NOON, 1),)), settlement)
+
+        assert books.sums(NOTHING) == (0, 70)
+
+    def test_the_greatest_charge_is_kept(self, books: Books) -> None:
+        books.settle("a", Charge("minute", NOON, CHARGE_MAX))
+        books.settle("b", Charge("minute", NOON, CHARGE_MAX))
+
+        assert books.sums(NOTHING) == (2 * CHARGE_MAX, 0)
+
+    def test_whatever_text_a_name_is_it_is_a_name(self, books: Books) -> None:
+        for name in ("", "\0", "ü€😀", "0" * 32, "0" * 33, "A" * 32, "' OR 1=1 --"):
+            assert books.settle(name, Charge("minute", NOON, 1), tenant=name) == "unknown"
+            assert books.settle(name, Charge("minute", NOON, 1), tenant=name) == "repeated"
+            assert books.sums(NOTHING, tenant=name) == (1, 0)
+
     # Asked again.
 
     def test_asking_again_takes_nothing_more(self, books: Books) -> None:
@@ -363,3 +405,95 @@ class LedgerContract:
 
         assert (standing.committed, standing.reserved) == (450, 50)
         assert (standing.balance.limit, standing.balance.remaining) == (2000, 1500)
+
+    def test_sums_are_those_of_the_windows_that_last(self, books: Books) -> None:
+        books.reserve("a", tokens(70), money(5), tenant="umbra")
+        books.settle("a", Charge("minute", NOON, 40), Charge("day", NOON, 5), tenant="umbra")
+        books.clock.now = NOON + 61
+        books.reserve("b", tokens(20), slot())
+
+        assert sorted(books.ledger.sums()) == [
+            Sum("acme", "minute", NOON + 60, NOON + 120, 0, 20),
+            Sum("acme", "slots", 0.0, float("inf"), 0, 1),
+            Sum("umbra", "day", *DAY.span(NOON), 5, 0),
+        ]
+
+    def test_sums_know_what_has_expired(self, books: Books) -> None:
+        books.reserve("a", money(5, expected=3))
+        books.clock.now += RESERVATION_SECONDS
+
+        assert [sum_[-2:] for sum_ in books.ledger.sums()] == [(3, 0)]
+
+    def test_it_is_counted_how_reservations_end(self, books: Books) -> None:
+        for name in ("a", "b", "c"):
+            books.reserve(name, slot(of=9))
+        books.settle("a")
+        assert (books.ledger.size.held, books.ledger.size.remembered) == (2, 1)
+
+        books.clock.now += RESERVATION_SECONDS
+        books.settle("b")
+
+        assert books.ledger.size.held == 0
+        assert books.ledger.expired == 2
+
+    def test_a_new_ledger_is_well_and_has_forgotten_nothing(self, books: Books) -> None:
+        assert books.ledger.health() == ""
+        assert books.ledger.remembers_since() == 0.0
+
+    # Notes.
+
+    def test_notes_are_kept_changed_and_deleted(self, books: Books) -> None:
+        books.settle_all(notes={"learnt/a": "1", "learnt/b": "2", "half/a": "{"})
+        books.settle_all(notes={"learnt/a": "3", "learnt/b": None, "learnt/c": None})
+
+        assert books.ledger.notes("learnt/") == {"learnt/a": "3"}
+        assert books.ledger.notes("") == {"learnt/a": "3", "half/a": "{"}
+
+    def test_what_notes_answered_does_not_change_with_them(self, books: Books) -> None:
+        books.settle_all(notes={"a": "1"})
+        before = books.ledger.notes("")
+
+        books.settle_all(notes={"a": "2"})
+
+        assert before == {"a": "1"}
+
+    def test_beyond_its_notes_a_ledger_takes_nothing_of_a_batch(self, books: Books) -> None:
+        books.settle_all(notes={f"{number}": "" for number in range(NOTES_MAX)})
+        settlement = Settlement("a", "acme", (Charge("minute", NOON, 5),))
+
+        assert books.settle_all(settlement, notes={"one more": ""}) == ("unavailable",)
+        assert books.sums(NOTHING) == (0, 0)
+        assert "one more" not in books.ledger.notes("")
+
+        assert books.settle_all(settlement, notes={"0": None, "one more": ""}) == ("unknown",)
+        assert books.ledger.notes("one") == {"one more": ""}
+        assert books.settle_all(notes={"1": "", "2": "changed"}) == ()
+        assert books.ledger.notes("2")["2"] == "changed"
+
+    @pytest.mark.parametrize(
+        "notes",
+        [
+            pytest.param({"n" * (NOTE_NAME_CHARS_MAX + 1): ""}, id="a name too long"),
+            pytest.param({"n" * (NOTE_NAME_CHARS_MAX + 1): None}, id="a name too long to delete"),
+            pytest.param({"n": "t" * (NOTE_CHARS_MAX + 1)}, id="a text too long"),
+            pytest.param({"\ud800": ""}, id="a name that is no text"),
+            pytest.param({"n": "\ud800"}, id="a text that is none"),
+        ],
+    )
+    def test_a_note_that_cannot_be_kept_is_a_bug_and_changes_nothing(
+        self, books: Books, notes: dict[str, str | None]
+    ) -> None:
+        settlement = Settlement("a", "acme", (Charge("minute", NOON, 5),))
+
+        with pytest.raises(ValueError, match=r"characters|surrogates"):
+            books.settle_all(settlement, notes={"other": "1"} | notes)
+
+        assert books.sums(NOTHING) == (0, 0)
+        assert books.ledger.notes("") == {}
+
+    def test_the_longest_note_is_kept(self, books: Books) -> None:
+        notes = {"n" * NOTE_NAME_CHARS_MAX: "t" * NOTE_CHARS_MAX}
+
+        books.settle_all(notes=notes)
+
+        assert books.ledger.notes("") == notes

@@ -8,9 +8,11 @@ so far may a clock step back without freeing what was used, and so long can peop
 was. What is still held in it keeps it longer.
 """
 
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
+from extproc.ledger.port import Sum
 from extproc.policy.budgets import Claim
 from extproc.policy.windows import Span, Window
 
@@ -34,7 +36,7 @@ class Key(NamedTuple):
 class Account:
     """The sums of one budget in one window: what was charged, and apart from it what is held."""
 
-    __slots__ = ("committed", "forget_at", "key", "reserved", "span", "window")
+    __slots__ = ("committed", "forget_at", "key", "reserved", "span", "unwritten", "window")
 
     def __init__(self, key: Key, window: Window | None, span: Span) -> None:
         self.key = key
@@ -42,14 +44,25 @@ class Account:
         self.span = span
         self.committed = 0
         self.reserved = 0
+        self.unwritten = 0
+        """Part of `committed` that a ledger with a file has yet to write."""
         self.forget_at = 0.0
 
 
-class Accounts:
-    """All accounts, `accounts_max` at most: where it would take one more there is None."""
+def _nobody(_: Key) -> None:
+    """Listen to nothing."""
 
-    def __init__(self, accounts_max: int) -> None:
+
+class Accounts:
+    """All accounts, `accounts_max` at most: where it would take one more there is None.
+
+    `on_change` is told of each account that is forgotten, or whose window was found to end at
+    another time.
+    """
+
+    def __init__(self, accounts_max: int, on_change: Callable[[Key], None] = _nobody) -> None:
         self._accounts_max = accounts_max
+        self._on_change = on_change
         self._all: dict[Key, Account] = {}
         self._current: dict[tuple[str, str], Account] = {}
         """The account last used of each tenant's budget: its window needs no computing."""
@@ -58,6 +71,37 @@ class Accounts:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def __iter__(self) -> Iterator[Account]:
+        return iter(self._all.values())
+
+    def get(self, key: Key) -> Account | None:
+        """The account, if there is one."""
+        return self._all.get(key)
+
+    def restore(self, key: Key, end: float, committed: int, forget_at: float) -> None:
+        """Have an account again that was kept elsewhere, however many there are."""
+        account = self._all[key] = Account(key, None, Span(key.start, end))
+        account.committed = committed
+        account.forget_at = forget_at
+        heappush(self._ends, (forget_at, key))
+
+    def sums(self, now: float) -> tuple[Sum, ...]:
+        """The accounts of all windows that last."""
+        return tuple(
+            [
+                Sum(
+                    key.tenant,
+                    key.budget,
+                    span.start,
+                    span.end,
+                    account.committed,
+                    account.reserved,
+                )
+                for key, account in self._all.items()
+                if (span := account.span).start <= now < span.end
+            ]
+        )
 
     def forget(self, now: float) -> None:
         """Forget accounts whose time has come.
@@ -79,6 +123,7 @@ class Accounts:
             del self._all[key]
             if self._current.get(key[:2]) is account:
                 del self._current[key[:2]]
+            self._on_change(key)
 
     def current(self, tenant: str, claim: Claim, now: float) -> Account | None:
         """The account of the window that `now` lies in, opened if there is none yet."""
@@ -122,6 +167,7 @@ class Accounts:
             if account.span != span:
                 account.span = span
                 self._forget_later(account, now)
+                self._on_change(key)
             account.window = claim.window
             self._current[tenant, claim.budget] = account
         return account

@@ -5,9 +5,10 @@ from contextlib import AbstractAsyncContextManager, ExitStack, nullcontext
 
 import pytest
 
-from extproc.ledger import accounts, memory
-from extproc.ledger.memory import MemoryLedger, Size
-from extproc.ledger.port import OpenLedger
+from extproc.ledger import accounts, holdings, remembered
+from extproc.ledger.bounds import Bounds
+from extproc.ledger.memory import MemoryLedger
+from extproc.ledger.port import OpenLedger, Size
 from extproc.policy.budgets import Charge, Claim, Denied, Reserved, Unavailable
 from extproc.policy.windows import Window
 from tests.ledger_books import DAY, NOON, RESERVATION_SECONDS, Books, Clock, money, slot, tokens
@@ -28,7 +29,7 @@ class Limited(Books):
         super().__init__(lambda clock, seconds: nullcontext(self._new(clock, seconds, limits)))
 
     def _new(self, clock: Clock, seconds: float, limits: dict[str, int]) -> MemoryLedger:
-        self.memory = MemoryLedger(clock, seconds, **limits)
+        self.memory = MemoryLedger(clock, seconds, Bounds(**limits))
         return self.memory
 
 
@@ -53,7 +54,7 @@ def books(new_books: NewBooks) -> Limited:
 
 
 def test_beyond_its_reservations_a_ledger_takes_no_more(new_books: NewBooks) -> None:
-    books = new_books(reservations_max=2)
+    books = new_books(reservations=2)
     books.reserve("a", slot(of=9))
     books.reserve("b", slot(of=9))
 
@@ -65,7 +66,7 @@ def test_beyond_its_reservations_a_ledger_takes_no_more(new_books: NewBooks) -> 
 
 
 def test_reservations_that_have_expired_make_room_for_others(new_books: NewBooks) -> None:
-    books = new_books(reservations_max=1)
+    books = new_books(reservations=1)
     books.reserve("a", slot())
     books.clock.now += RESERVATION_SECONDS
 
@@ -73,7 +74,7 @@ def test_reservations_that_have_expired_make_room_for_others(new_books: NewBooks
 
 
 def test_beyond_its_accounts_a_ledger_opens_no_more_and_holds_nothing(new_books: NewBooks) -> None:
-    books = new_books(accounts_max=2)
+    books = new_books(accounts=2)
 
     assert isinstance(books.reserve("a", tokens(1), money(1), slot()), Unavailable)
     assert books.memory.size == Size(held=0, remembered=0, accounts=2)
@@ -84,7 +85,7 @@ def test_beyond_its_accounts_a_ledger_opens_no_more_and_holds_nothing(new_books:
 def test_what_cannot_be_charged_for_want_of_an_account_is_not_taken_at_all(
     new_books: NewBooks,
 ) -> None:
-    books = new_books(accounts_max=1)
+    books = new_books(accounts=1)
     books.reserve("a", tokens(5))
 
     settlement = ("a", Charge("minute", NOON, 5), Charge("day", NOON, 7))
@@ -95,7 +96,7 @@ def test_what_cannot_be_charged_for_want_of_an_account_is_not_taken_at_all(
 
 
 def test_beyond_what_it_remembers_a_ledger_forgets_the_oldest(new_books: NewBooks) -> None:
-    books = new_books(remembered_max=2)
+    books = new_books(remembered=2)
     for name in ("a", "b", "c"):
         books.settle(name, Charge("minute", NOON, 1))
 
@@ -107,7 +108,7 @@ def test_beyond_what_it_remembers_a_ledger_forgets_the_oldest(new_books: NewBook
 def test_settlements_are_forgotten_after_a_while(books: Limited) -> None:
     for name in ("a", "b", "c"):
         books.settle(name, Charge("minute", NOON, 1))
-    books.clock.now += memory.REMEMBERED_SECONDS - 1
+    books.clock.now += remembered.REMEMBERED_SECONDS - 1
     assert books.settle("a") == "repeated"
 
     books.clock.now += 1
@@ -122,10 +123,10 @@ def test_a_late_settlement_is_remembered_from_then_on(books: Limited) -> None:
     books.reserve("a", tokens(1))
     books.clock.now += RESERVATION_SECONDS
     books.reserve("b", tokens(1))
-    books.clock.now += memory.REMEMBERED_SECONDS - 1
+    books.clock.now += remembered.REMEMBERED_SECONDS - 1
     assert books.settle("a") == "late"
 
-    books.clock.now += memory.REMEMBERED_SECONDS - 1
+    books.clock.now += remembered.REMEMBERED_SECONDS - 1
     books.settle("c")
 
     assert books.settle("a") == "repeated"
@@ -134,7 +135,7 @@ def test_a_late_settlement_is_remembered_from_then_on(books: Limited) -> None:
 def test_what_was_settled_late_is_not_forgotten_before_what_expired_with_it(
     new_books: NewBooks,
 ) -> None:
-    books = new_books(remembered_max=2)
+    books = new_books(remembered=2)
     books.reserve("a", tokens(1))
     books.reserve("b", tokens(1))
     books.clock.now += RESERVATION_SECONDS
@@ -248,7 +249,7 @@ def test_a_window_that_new_settings_make_longer_is_kept_longer(books: Limited) -
 
 
 def test_more_than_expire_in_one_call_still_free_room_when_it_is_wanted(books: Limited) -> None:
-    many = 3 * memory.EXPIRATIONS_PER_CALL
+    many = 3 * holdings.EXPIRATIONS_PER_CALL
     for number in range(many):
         books.reserve(f"r{number}", slot(of=many))
     books.clock.now += RESERVATION_SECONDS
@@ -258,16 +259,16 @@ def test_more_than_expire_in_one_call_still_free_room_when_it_is_wanted(books: L
 
 
 def test_one_call_lets_no_more_expire_than_it_must(books: Limited) -> None:
-    many = 3 * memory.EXPIRATIONS_PER_CALL
+    many = 3 * holdings.EXPIRATIONS_PER_CALL
     for number in range(many):
         books.reserve(f"r{number}", slot(of=many))
     books.clock.now += RESERVATION_SECONDS
 
     books.reserve("a", tokens(1))
 
-    assert books.memory.size.held == many - memory.EXPIRATIONS_PER_CALL + 1
+    assert books.memory.size.held == many - holdings.EXPIRATIONS_PER_CALL + 1
     assert books.settle(f"r{many - 1}") == "late"
-    assert books.memory.size.held == many - 2 * memory.EXPIRATIONS_PER_CALL
+    assert books.memory.size.held == many - 2 * holdings.EXPIRATIONS_PER_CALL
 
 
 def test_where_the_clock_steps_back_nothing_is_held_longer_than_what_came_after(
