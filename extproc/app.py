@@ -6,20 +6,40 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
 
 import msgspec
 
 from extproc.config.loader import Loaded
-from extproc.exchange.machine import Exchange, Rules
+from extproc.exchange.machine import Exchange
+from extproc.exchange.settling import Summary
 from extproc.ledger.memory import MemoryLedger
+from extproc.ledger.port import OpenLedger
 from extproc.llm.prompt import TextCounter
-from extproc.policy.decide import Policy
+from extproc.server.desk import LEARNT, Desk, experiences
+from extproc.server.intake import Intake
 from extproc.server.lifecycle import DRAIN_SECONDS, serving
+from extproc.server.rulebook import Rulebook
 from extproc.server.servicer import Servicer
 from extproc.tokens.counter import Counter
 
+LEARN_SECONDS: Final = 5.0
+"""How often what was learnt comes into force."""
+
 _log = logging.getLogger(__name__)
+_clock = time.time  # noqa: TID251  # the one clock
+
+
+class Service(NamedTuple):
+    """All that serves, put together."""
+
+    rulebook: Rulebook
+    ledger: OpenLedger
+    desk: Desk
+    servicer: Servicer
+    intake: Intake
 
 
 def with_port(loaded: Loaded, port: int) -> Loaded:
@@ -29,23 +49,6 @@ def with_port(loaded: Loaded, port: int) -> Loaded:
     return loaded._replace(settings=msgspec.structs.replace(settings, listen=listen))
 
 
-def rules_of(loaded: Loaded) -> Rules:
-    """What exchanges are decided by, from what the file says."""
-    settings = loaded.settings
-    policy = Policy(
-        identity=settings.identity,
-        keys=loaded.keys,
-        unknown_tenant=settings.unknown_tenant,
-        unknown_model=settings.unknown_model,
-        models=settings.models,
-        tiers=settings.tiers,
-        plans=settings.plans,
-        tenants=settings.tenants,
-        complexity=settings.complexity,
-    )
-    return Rules(policy, settings.rewrite_model, settings.limits.request_body_bytes)
-
-
 def counter_of(loaded: Loaded) -> Counter:
     """A counter with every encoding that the models need already loaded."""
     counter = Counter(prompt_exact_bytes=loaded.settings.limits.prompt_exact_bytes)
@@ -53,16 +56,16 @@ def counter_of(loaded: Loaded) -> Counter:
     return counter
 
 
-def ledger_of(loaded: Loaded, *, clock: Callable[[], float] = time.time) -> MemoryLedger:  # noqa: TID251  # the one clock
-    """The ledger that the settings ask for."""
+def empty_ledger(loaded: Loaded, *, clock: Callable[[], float] = _clock) -> MemoryLedger:
+    """A ledger in memory, of which nothing is used yet."""
     return MemoryLedger(clock, reservation_seconds=loaded.settings.ledger.reservation_seconds)
 
 
-def servicer_of(rules: Rules, counter: TextCounter, ledger: MemoryLedger) -> Servicer:
+def servicer_of(rulebook: Rulebook, counter: TextCounter, ledger: OpenLedger) -> Servicer:
     """The gRPC service over these parts."""
 
     def new_exchange(reservation: str) -> Exchange:
-        return Exchange(rules, counter, reservation=reservation)
+        return Exchange(rulebook.rules, counter, reservation=reservation)
 
     return Servicer(new_exchange, ledger, new_reservation)
 
@@ -72,26 +75,70 @@ def new_reservation() -> str:
     return os.urandom(16).hex()
 
 
+class _Nobody:
+    def observe(self, summary: Summary) -> None:
+        pass
+
+    def record(self, kind: str, lag_seconds: float | None) -> None:
+        pass
+
+
+@asynccontextmanager
+async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
+    """Put everything together, and take it apart when the block ends.
+
+    Raises:
+        LedgerError: the ledger can't be opened.
+    """
+    nobody = _Nobody()
+    counter = counter_of(loaded)
+    ledger = empty_ledger(loaded)
+    known = experiences(ledger.notes(LEARNT))
+    rulebook = Rulebook(loaded, known)
+    desk = Desk(rulebook, ledger, _clock, observers=(), audit=nobody, tally=nobody, known=known)
+    yield Service(
+        rulebook, ledger, desk, servicer_of(rulebook, counter, ledger), Intake(desk, nobody)
+    )
+
+
 async def serve(
     loaded: Loaded, *, on_ready: Callable[[str], None], drain_seconds: float = DRAIN_SECONDS
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. `on_ready` is told the address in use."""
+    """Serve until SIGTERM or SIGINT, then drain. `on_ready` is told the address in use.
+
+    Raises:
+        LedgerError: the ledger can't be opened.
+        RuntimeError: an address can't be bound.
+    """
     settings = loaded.settings
-    servicer = servicer_of(rules_of(loaded), counter_of(loaded), ledger_of(loaded))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     address = settings.listen.address
-    async with serving(
-        servicer,
-        address=f"{address}:{settings.listen.port}",
-        request_body_bytes=settings.limits.request_body_bytes,
-        drain_seconds=drain_seconds,
-    ) as port:
+    async with (
+        assembled(loaded) as service,
+        serving(
+            service.servicer,
+            service.intake,
+            address=f"{address}:{settings.listen.port}",
+            request_body_bytes=settings.limits.request_body_bytes,
+            drain_seconds=drain_seconds,
+        ) as port,
+        asyncio.TaskGroup() as tasks,
+    ):
+        learning = tasks.create_task(_learn(service))
         # What lives from here on lives as long as the process: don't trace it at every turn.
         gc.collect()
         gc.freeze()
         on_ready(f"{address}:{port}")
         await stopping.wait()
         _log.info("draining for up to %g s", drain_seconds)
+        learning.cancel()
+
+
+async def _learn(service: Service) -> None:
+    """Bring what was learnt into force, now and then."""
+    while True:
+        await asyncio.sleep(LEARN_SECONDS)
+        service.rulebook.learn(service.desk.known)

@@ -15,6 +15,7 @@ from extproc.exchange.events import RequestBody, RequestHeaders
 from extproc.exchange.machine import Exchange
 from extproc.policy.budgets import Balance, Reserve
 from extproc.policy.decide import Decision
+from extproc.server.rulebook import rules_of
 
 
 class Question(NamedTuple):
@@ -29,9 +30,7 @@ class Question(NamedTuple):
 
 def explain(loaded: Loaded, question: Question) -> dict[str, Any]:
     """Decide about `question` with these settings; return every step, ready for JSON."""
-    exchange = Exchange(
-        app.rules_of(loaded), app.counter_of(loaded), reservation=app.new_reservation()
-    )
+    exchange = Exchange(rules_of(loaded), app.counter_of(loaded), reservation=app.new_reservation())
     action = asyncio.run(_run(exchange, loaded, question))
     told: dict[str, Any] = {}
     if exchange.decision is not None:
@@ -40,7 +39,7 @@ def explain(loaded: Loaded, question: Question) -> dict[str, Any]:
 
 
 async def _run(exchange: Exchange, loaded: Loaded, question: Question) -> actions.Final:
-    ledger = app.ledger_of(loaded)
+    ledger = app.empty_ledger(loaded)
     headers = {":method": "POST", ":path": question.path, **question.headers}
     head = RequestHeaders(headers, not question.body, {"": question.claims}, question.peer_uri)
     action = exchange.receive(head)

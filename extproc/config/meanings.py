@@ -5,7 +5,7 @@ from typing import Final
 MEANINGS: Final = {
     "Settings.version": "Of this format.",
     "Settings.listen": "Where Envoy's ext_proc filter finds us.",
-    "Settings.admin": "Where metrics and the state are shown. Not built yet.",
+    "Settings.admin": "Where metrics and the state are shown.",
     "Settings.identity": "Who asks: the first source that yields a name wins.",
     "Settings.unknown_tenant": "`reject`, or the tenant that stands for all we don't know.",
     "Settings.unknown_model": (
@@ -19,7 +19,8 @@ MEANINGS: Final = {
     "Settings.complexity": "How a request's complexity is scored.",
     "Settings.ledger": "Where budgets are kept.",
     "Settings.rewrite_model": "Whether the body's `model` becomes that of the tier.",
-    "Settings.meter": "What counts the usage of an answer. Not built yet.",
+    "Settings.meter": "What counts the usage of an answer: `lua`, or `observe`. Not built yet.",
+    "Settings.telemetry": "Who is told of finished requests.",
     "Settings.limits": "Bounds on what we take in.",
     "Listen.address": 'An address or a host name; IPv6 in brackets, as in "[::]".',
     "Listen.port": "A TCP port; 0 takes a free one and says which.",
@@ -95,13 +96,22 @@ MEANINGS: Final = {
     "Complexity.choices": "Answers asked for, beyond one.",
     "Feature.weight": "What it adds to the score at most.",
     "Feature.full_at": "From where on it adds all of its weight.",
-    "LedgerSettings.kind": "`memory` forgets at a restart. The others are not built yet.",
+    "Admin.address": 'An address or a host name; IPv6 in brackets, as in "[::]".',
+    "Admin.port": "A TCP port; 0 takes a free one and says which.",
+    "Telemetry.audit": "Where audit lines go: `stdout`, `off`, or a file.",
+    "Telemetry.spans": "An OTLP/gRPC collector, as in `http://collector:4317`; left out: none.",
+    "LedgerSettings.kind": (
+        "`sqlite` keeps budgets in a file, for one process; `memory` forgets at a restart."
+    ),
     "LedgerSettings.reservation_seconds": (
         "How long a reservation waits for its settlement before it is charged what it expected."
     ),
-    "LedgerSettings.path": "The file of `sqlite`. Not built yet.",
+    "LedgerSettings.path": "The file of `sqlite`, on a disk that outlives the process.",
     "LedgerSettings.url": "The server of `valkey`. Not built yet.",
-    "LedgerSettings.when_unavailable": "What `valkey` does without its server. Not built yet.",
+    "LedgerSettings.when_unavailable": (
+        "What becomes of requests while settlements can't be committed: `allow` goes on from"
+        " memory, `deny` refuses with 503; left out: `allow`."
+    ),
     "Limits.request_body_bytes": "Longer bodies are refused with 413.",
     "Limits.prompt_exact_bytes": "Longer prompts are estimated, not counted.",
     "Limits.tenants": "More tenants are refused.",

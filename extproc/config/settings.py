@@ -22,15 +22,29 @@ class Listen(Section, frozen=True, kw_only=True):
     port: Port = 50051
 
 
+class Admin(Section, frozen=True, kw_only=True):
+    """Where metrics and the state are shown. Port 0 takes a free one and says which."""
+
+    address: str = "127.0.0.1"
+    port: Port = 9090
+
+
 class LedgerSettings(Section, frozen=True, kw_only=True):
     """Where budgets are kept."""
 
-    kind: Literal["memory", "sqlite", "valkey"] = "memory"
+    kind: Literal["memory", "sqlite", "valkey"] = "sqlite"
     reservation_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] = 900
     """How long a reservation waits for its settlement before it is charged what it expected."""
-    path: str | None = None
+    path: str = "/var/lib/llm-extproc/ledger.db"
     url: str | None = None
     when_unavailable: Literal["local_share", "allow", "deny"] | None = None
+
+
+class Telemetry(Section, frozen=True, kw_only=True):
+    """Who is told of finished requests, beside the metrics."""
+
+    audit: str = "stdout"
+    spans: str | None = None
 
 
 class Limits(Section, frozen=True, kw_only=True):
@@ -46,7 +60,7 @@ class Settings(Section, frozen=True, kw_only=True):
 
     version: Literal[1]
     listen: Listen = Listen()
-    admin: Listen | None = None
+    admin: Admin = Admin()
     identity: tuple[IdentitySource, ...]
     unknown_tenant: Name = "reject"
     unknown_model: Name = "count_only"
@@ -57,5 +71,6 @@ class Settings(Section, frozen=True, kw_only=True):
     complexity: Complexity = Complexity()
     ledger: LedgerSettings = LedgerSettings()
     rewrite_model: bool = False
-    meter: Literal["lua", "observe"] | None = None
+    meter: Literal["lua", "observe"] = "lua"
+    telemetry: Telemetry = Telemetry()
     limits: Limits = Limits()

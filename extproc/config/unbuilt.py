@@ -11,16 +11,18 @@ from extproc.config.settings import Settings
 
 UNBUILT: Final[tuple[tuple[Steps, tuple[str, ...], str], ...]] = (
     # The setting, those of its values that are not built (none: all), what is said of them.
-    (("admin",), (), "not built yet; leave it out"),
     (
         ("ledger", "kind"),
-        ("sqlite", "valkey"),
-        '{value} is not built yet; this version has "memory"',
+        ("valkey",),
+        '{value} is not built yet; this version has "sqlite" and "memory"',
     ),
-    (("ledger", "path"), (), "not built yet; this version's ledger keeps no file"),
     (("ledger", "url"), (), "not built yet; this version's ledger calls no server"),
-    (("ledger", "when_unavailable"), (), "not built yet; this version's ledger is always there"),
-    (("meter",), (), "{value} is not built yet; leave it out"),
+    (
+        ("ledger", "when_unavailable"),
+        ("local_share",),
+        '{value} is not built yet; this version has "allow" and "deny"',
+    ),
+    (("meter",), ("observe",), '{value} is not built yet; this version has "lua"'),
 )
 
 

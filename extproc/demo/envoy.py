@@ -11,6 +11,7 @@ from string import Template
 from typing import Any, Final, NamedTuple
 
 from extproc.demo.process import Child, StartError, child
+from extproc.wire.records import ATTRIBUTES
 
 NEWEST: Final = "1.40.0"
 BINARY_VARIABLE: Final = "LLM_EXTPROC_ENVOY"
@@ -22,6 +23,7 @@ BODY_BYTES_ABOVE: Final = 262_144
 
 _TEMPLATE: Final = Path(__file__).parent / "envoy.yaml"
 _ROOT: Final = Path(__file__).parents[2]
+METER: Final = _ROOT / "istio" / "meter.lua"
 _ADMIN_SECONDS: Final = 2.0
 
 
@@ -37,6 +39,8 @@ class Wiring(NamedTuple):
     """Whether the settings have `identity: - header: x-tenant-id`; it is then not stripped."""
     authentication: str = ""
     """An HTTP filter in front of ours, as one line of YAML."""
+    flush_interval: str = "0.1s"
+    """How long Envoy gathers records of finished requests before it sends them."""
 
 
 class Gateway(NamedTuple):
@@ -91,8 +95,15 @@ def bootstrap(wiring: Wiring, *, access_log: Path) -> str:
         access_log=json.dumps(str(access_log)),
         message_timeout=wiring.message_timeout,
         authentication=wiring.authentication,
+        flush_interval=wiring.flush_interval,
+        record_attributes=json.dumps(_record_attributes()),
+        meter=json.dumps(str(METER)),
         request_body_buffer_limit=str(wiring.request_body_bytes + BODY_BYTES_ABOVE),
     )
+
+
+def _record_attributes() -> list[dict[str, Any]]:
+    return [{"key": key, "value": {"string_value": value}} for key, value in ATTRIBUTES.items()]
 
 
 @contextmanager

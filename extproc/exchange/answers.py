@@ -1,9 +1,10 @@
 """What goes back: a decision as headers, metadata and, if refused, a body of its own."""
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from extproc.exchange import names
 from extproc.exchange.actions import Header, Reject, Route
+from extproc.exchange.holds import holds_text
 from extproc.llm.dialects import Dialect
 from extproc.llm.errors import error_body
 from extproc.policy.budgets import Balance, Budget
@@ -13,7 +14,23 @@ from extproc.policy.refusals import Refused
 RETRY_AFTER_SECONDS_MAX: Final = 60
 """The official SDKs ignore a longer Retry-After or give up on it; we tell them to give up."""
 
+_ALWAYS_REMOVED: Final = (names.ACCEPT_ENCODING,)
+"""A compressed answer can't be read by the meter on its way."""
+
+_REMOVED_UNLESS_STREAMED: Final = (names.ACCEPT_ENCODING, names.STREAM)
+
 _JSON: Final = ("content-type", b"application/json")
+
+
+class Rewrite(NamedTuple):
+    """A body to send instead.
+
+    `asks_for_usage`: it asks for usage that the client did not ask for, so that the meter has
+    to take it out of the answer.
+    """
+
+    body: bytes
+    asks_for_usage: bool
 
 
 def route(
@@ -22,9 +39,9 @@ def route(
     *,
     reservation: str,
     warnings: tuple[str, ...],
-    body: bytes | None,
+    rewrite: Rewrite | None,
 ) -> Route:
-    """Let the request go. `body` is what replaces its body, if anything does."""
+    """Let the request go, with another body where there is a `rewrite`."""
     is_streamed = decision.request.is_streamed
     headers: list[Header] = [
         (names.TIER, routed.tier.encode()),
@@ -35,12 +52,15 @@ def route(
     ]
     if is_streamed:
         headers.append((names.STREAM, b"true"))
-    if body is not None:
-        headers.append(("content-length", b"%d" % len(body)))
+    if rewrite is not None:
+        headers.append(("content-length", b"%d" % len(rewrite.body)))
     metadata = _metadata_of_route(decision, routed, reservation)
+    if rewrite is not None and rewrite.asks_for_usage:
+        metadata["strip_usage"] = True
     if warnings:
         metadata["budget_warnings"] = ", ".join(warnings)
-    return Route(tuple(headers), () if is_streamed else (names.STREAM,), metadata, body)
+    removed = _ALWAYS_REMOVED if is_streamed else _REMOVED_UNLESS_STREAMED
+    return Route(tuple(headers), removed, metadata, rewrite.body if rewrite is not None else None)
 
 
 def _metadata_of_route(decision: Decision, routed: Routed, reservation: str) -> dict[str, Any]:
@@ -51,7 +71,7 @@ def _metadata_of_route(decision: Decision, routed: Routed, reservation: str) -> 
         "priority": routed.priority,
         "prompt_tokens": routed.prompt_tokens,
         "reservation": reservation,
-        "reserved": {claim.budget: claim.amount for claim in routed.claims},
+        "reserved": holds_text(routed.claims, routed.window_starts),
     }
     if routed.downgraded_from:
         metadata["downgraded_from"] = routed.downgraded_from
@@ -62,7 +82,7 @@ def _metadata_of_route(decision: Decision, routed: Routed, reservation: str) -> 
 def metadata_of(decision: Decision) -> dict[str, Any]:
     """What is known of a request once it was decided, whatever the outcome."""
     request = decision.request
-    return {
+    known: dict[str, Any] = {
         "tenant": decision.admitted.tenant,
         "identity": decision.admitted.source,
         "plan": decision.plan,
@@ -72,6 +92,11 @@ def metadata_of(decision: Decision) -> dict[str, Any]:
         "complexity": round(decision.score.value, 4),
         "prompt_tokens": decision.prompt_count.tokens,
     }
+    if request.temperature is not None:
+        known["temperature"] = request.temperature
+    if request.output_tokens_max is not None:
+        known["output_tokens_max"] = request.output_tokens_max
+    return known
 
 
 def reject(dialect: Dialect, refused: Refused, metadata: dict[str, Any]) -> Reject:
@@ -117,11 +142,14 @@ def _metadata_of_budget(balances: tuple[Balance, ...]) -> dict[str, Any]:
         return {}
     found: dict[str, Any] = {
         "budget_policy": balance.budget,
+        "budget_unit": balance.unit,
         "budget_limit": balance.limit,
         "budget_remaining": balance.remaining,
     }
     if balance.reset_seconds is not None:
         found["budget_reset"] = round(balance.reset_seconds, 3)
+    if balance.window_seconds is not None:
+        found["budget_window"] = balance.window_seconds
     return found
 
 

@@ -10,14 +10,14 @@ from extproc.exchange.actions import Action, PassThrough, ReadBody, Reject
 from extproc.exchange.events import Event, RequestBody, RequestHeaders
 from extproc.exchange.phases import AFTER, Phase, check
 from extproc.exchange.screening import is_upgrade, screen, too_large
-from extproc.llm.body import Malformed
+from extproc.llm.body import Malformed, Splice, spliced
 from extproc.llm.dialects import Dialect, dialect_of
 from extproc.llm.errors import Fault
 from extproc.llm.parse import parse_request
 from extproc.llm.prompt import TextCounter
 from extproc.llm.request import LlmRequest
 from extproc.policy.budgets import Answer, Denied, Reserve, Reserved, Unavailable
-from extproc.policy.decide import Admitted, Decision, Inquiry, Policy, Routed, admit, decide
+from extproc.policy.decide import Admitted, Decision, Inquiry, Policy, admit, decide
 from extproc.policy.identity import Evidence
 from extproc.policy.refusals import Refused
 
@@ -27,6 +27,8 @@ class Rules(NamedTuple):
 
     policy: Policy
     rewrite_model: bool
+    asks_for_usage: bool
+    """Whether streams are made to end with their usage: somebody takes it off again."""
     request_body_bytes: int
 
 
@@ -141,21 +143,18 @@ class Exchange:
             outcome,
             reservation=self._reservation,
             warnings=answers.warnings_of(budgets, outcome.balances),
-            body=self._rewritten(decision, outcome),
+            rewrite=self._rewrite(decision.request, outcome.model),
         )
 
-    def _rewritten(self, decision: Decision, routed: Routed) -> bytes | None:
-        request = decision.request
-        if not self._rules.rewrite_model or request.model == routed.model:
+    def _rewrite(self, request: LlmRequest, model: str) -> answers.Rewrite | None:
+        usage_splice = request.usage_splice if self._rules.asks_for_usage else None
+        splices = [] if usage_splice is None else [usage_splice]
+        if self._rules.rewrite_model and request.model != model:
+            splices.append(Splice(request.model_span, msgspec.json.encode(model)))
+        if not splices:
             return None
-        return _splice_model(self._body, request, routed.model)
+        return answers.Rewrite(spliced(self._body, splices), usage_splice is not None)
 
     def _reject(self, refused: Refused, metadata: dict[str, Any] | None = None) -> Reject:
         known = metadata or {"tenant": self._admitted.tenant}
         return answers.reject(self._dialect, refused, known)
-
-
-def _splice_model(body: bytes, request: LlmRequest, model: str) -> bytes:
-    """Put another model's name in place of the request's; every other byte stays."""
-    start, end = request.model_span
-    return b"".join((body[:start], msgspec.json.encode(model), body[end:]))

@@ -12,6 +12,8 @@ STREAM: Final = "x-llm-stream"
 REQUEST_HEADERS: Final = (TIER, TENANT, PRIORITY, MODEL, PROMPT_TOKENS, STREAM)
 """Set by us; a client's own are stripped by the proxy before us, and by us again."""
 
+ACCEPT_ENCODING: Final = "accept-encoding"
+
 METADATA_NAMESPACE: Final = "llm"
 
 PEER_URI_ATTRIBUTE: Final = "connection.uri_san_peer_certificate"

@@ -34,6 +34,8 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     complexity: float = 0.0
     temperature: float | None = None
+    output_tokens_max: _Number | None = None
+    """The request's own, where it named one."""
     prompt_tokens: _Number = 0
     tier: _Text = ""
     model: _Text = ""

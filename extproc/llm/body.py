@@ -4,7 +4,7 @@ Bodies are read, never written anew: a change is a splice at a `Span`. Knows no 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
@@ -38,6 +38,13 @@ class Span(NamedTuple):
 
     start: int
     end: int
+
+
+class Splice(NamedTuple):
+    """A change of a body: `text` in place of what stands at `at`; every other byte stays."""
+
+    at: Span
+    text: bytes
 
 
 class JsonObject(NamedTuple):
@@ -79,6 +86,16 @@ def read_object(data: bytes) -> JsonObject | Malformed:
     except msgspec.DecodeError as error:
         return Malformed("$", f"not JSON: {_plain(error)}")
     return _locate(data, values)
+
+
+def spliced(data: bytes, splices: Iterable[Splice]) -> bytes:
+    """Make all changes at once. They may not overlap."""
+    pieces: list[bytes] = []
+    position = 0
+    for (start, end), text in sorted(splices):
+        pieces += (data[position:start], text)
+        position = end
+    return b"".join((*pieces, data[position:]))
 
 
 def malformed(error: msgspec.ValidationError) -> Malformed:

@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.llm.body import JsonObject, Malformed, malformed, read_object
+from extproc.llm.body import JsonObject, Malformed, Span, Splice, malformed, read_object
 from extproc.llm.dialects import Dialect
 from extproc.llm.request import Image, LlmRequest, Message
 from extproc.llm.shapes import (
@@ -104,8 +104,11 @@ def _collected(role: str, found: _Content, name: str = "") -> Message:
     return Message(role, tuple(found.texts), name, tuple(found.tool_calls), tuple(found.images))
 
 
-def _parse_chat(dialect: Dialect, body: JsonObject) -> LlmRequest:
+def _parse_chat(dialect: Dialect, body: JsonObject) -> LlmRequest | Malformed:
     chat = _CHAT.decode(body.data)
+    usage_splice = _usage_splice(body, chat)
+    if isinstance(usage_splice, Malformed):
+        return usage_splice
     tools = chat.tools or chat.functions
     # A JSON schema for the answer is put into the prompt, as a tool is.
     return LlmRequest(
@@ -118,6 +121,7 @@ def _parse_chat(dialect: Dialect, body: JsonObject) -> LlmRequest:
         output_tokens_max=_larger(chat.max_tokens, chat.max_completion_tokens),
         choices=chat.n or 1,
         is_streamed=chat.stream or False,
+        usage_splice=usage_splice,
         temperature=chat.temperature,
     )
 
@@ -127,6 +131,9 @@ def _parse_completions(dialect: Dialect, body: JsonObject) -> LlmRequest | Malfo
     prompts = _prompts("$.prompt", call.prompt if call.prompt is not None else "")
     if isinstance(prompts, Malformed):
         return prompts
+    usage_splice = _usage_splice(body, call)
+    if isinstance(usage_splice, Malformed):
+        return usage_splice
     texts, token_ids, batch = prompts
     return LlmRequest(
         dialect=dialect,
@@ -137,8 +144,33 @@ def _parse_completions(dialect: Dialect, body: JsonObject) -> LlmRequest | Malfo
         output_tokens_max=call.max_tokens,
         choices=max(call.n or 1, call.best_of or 1) * batch,
         is_streamed=call.stream or False,
+        usage_splice=usage_splice,
         temperature=call.temperature,
     )
+
+
+def _usage_splice(body: JsonObject, call: Chat | Completions) -> Splice | Malformed | None:
+    """What to change so that the stream ends with its usage; None where nothing needs to be.
+
+    OpenAI takes `stream_options` only beside `"stream": true`.
+    """
+    options = call.stream_options
+    if not call.stream or (options is not None and options.include_usage):
+        return None
+    at = body.spans.get("stream_options")
+    if at is None:
+        start = body.data.index(b"{") + 1
+        return Splice(Span(start, start), b'"stream_options":{"include_usage":true},')
+    if options is None:
+        return Splice(at, b'{"include_usage":true}')
+    inner = read_object(body.data[at.start : at.end])
+    if isinstance(inner, Malformed):
+        return inner._replace(path="$.stream_options" + inner.path.removeprefix("$"))
+    value = inner.spans.get("include_usage")
+    if value is not None:
+        return Splice(Span(at.start + value.start, at.start + value.end), b"true")
+    comma = b"," if inner.spans else b""
+    return Splice(Span(at.start + 1, at.start + 1), b'"include_usage":true' + comma)
 
 
 def _parse_embeddings(dialect: Dialect, body: JsonObject) -> LlmRequest | Malformed:

@@ -5,7 +5,7 @@ How a body becomes one is said in `parse.py`, how its parts are counted in `prom
 
 import msgspec
 
-from extproc.llm.body import Span
+from extproc.llm.body import Span, Splice
 from extproc.llm.dialects import Dialect
 
 
@@ -45,6 +45,8 @@ class LlmRequest(msgspec.Struct, frozen=True):
     choices: int = 1
     """Answers generated and paid for: the larger of `n` and `best_of`, times the prompts."""
     is_streamed: bool = False
+    usage_splice: Splice | None = None
+    """What makes a stream end with its usage, where the client did not ask for that."""
     temperature: float | None = None
     has_hidden_context: bool = False
     """The server adds context that is not in the body, so that a count is a lower bound."""

@@ -73,12 +73,19 @@ class ChatMessage(msgspec.Struct):
     function_call: Function | None = None
 
 
+class StreamOptions(msgspec.Struct, gc=False):
+    """OpenAI: what a stream holds besides the answer."""
+
+    include_usage: bool | None = None
+
+
 class Chat(msgspec.Struct):
     """OpenAI: POST /v1/chat/completions."""
 
     model: Model
     messages: list[ChatMessage]
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
     temperature: Number | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
@@ -100,6 +107,7 @@ class Completions(msgspec.Struct):
     prompt: Prompts | None = None
     suffix: str | None = None
     stream: bool | None = None
+    stream_options: StreamOptions | None = None
     temperature: Number | None = None
     max_tokens: Count | None = None
     n: Choices | None = None

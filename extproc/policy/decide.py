@@ -76,6 +76,8 @@ class Routed(NamedTuple):
     prompt_tokens: int
     claims: tuple[Claim, ...]
     balances: tuple[Balance, ...]
+    window_starts: tuple[float, ...]
+    """Of the claims, in their order: see `Reserved`."""
     downgraded_from: str
     """The tier that the rules chose, where it is another one; else empty."""
 
@@ -264,6 +266,7 @@ def _routed(
         offer.prompt_count.tokens,
         offer.claims,
         reserved.balances,
+        reserved.window_starts,
         downgraded_from,
     )
 

@@ -7,6 +7,7 @@ from typing import Final
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from extproc.server.intake import Intake
 from extproc.server.servicer import SERVICE, Servicer
 
 DRAIN_SECONDS: Final = 20.0
@@ -20,12 +21,17 @@ _HEALTHY: Final = ("", SERVICE)
 
 @asynccontextmanager
 async def serving(
-    servicer: Servicer, *, address: str, request_body_bytes: int, drain_seconds: float
+    servicer: Servicer,
+    intake: Intake | None,
+    *,
+    address: str,
+    request_body_bytes: int,
+    drain_seconds: float,
 ) -> AsyncIterator[int]:
     """Serve until the block ends, then say so to health checkers and let exchanges finish.
 
     What is still open after `drain_seconds` is cut off with an error status, which Envoy does
-    not take for consent.
+    not take for consent. Records that come then are refused: Envoy keeps them.
 
     Yields:
         The port in use, so that one may ask for port 0.
@@ -42,6 +48,8 @@ async def serving(
     healths = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healths, server)
     server.add_generic_rpc_handlers((servicer.handler(),))
+    if intake is not None:
+        server.add_generic_rpc_handlers((intake.handler(),))
     port = server.add_insecure_port(address)
     await server.start()
     for name in _HEALTHY:
@@ -49,5 +57,7 @@ async def serving(
     try:
         yield port
     finally:
+        if intake is not None:
+            intake.close()
         await healths.enter_graceful_shutdown()
         await server.stop(grace=drain_seconds)

@@ -203,7 +203,8 @@ def chat(text: str = "Say hello.", *, model: str = "gpt-4", **more: Any) -> byte
 
 def settings_in(folder: Path, *, source: Path = SETTINGS, **changes: Any) -> Path:
     """Copy the settings, changed at the top level, with a key for every tenant beside them."""
-    tree = yaml.safe_load(source.read_text()) | changes
+    ledger = {"kind": "sqlite", "path": str(folder / "ledger.db")}
+    tree = {"ledger": ledger} | yaml.safe_load(source.read_text()) | changes
     keys = {
         hashlib.sha256(f"sk-{tenant}".encode()).hexdigest(): tenant for tenant in tree["tenants"]
     }

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.exchange import actions
+from extproc.exchange.holds import holds_of
 from extproc.exchange.events import RequestBody
 from extproc.exchange.machine import Exchange
 from extproc.ledger.memory import MemoryLedger
@@ -102,8 +103,9 @@ def test_no_order_of_requests_exceeds_a_limit(
         assert all(after[limit.id] <= limit.limit_units for limit in limits)
         if isinstance(action, actions.Route):
             taken = {name: after[name] - before[name] for name in after}
+            held = holds_of(action.metadata["reserved"]) or ()
             assert {name: amount for name, amount in taken.items() if amount} == {
-                name: amount for name, amount in action.metadata["reserved"].items() if amount
+                hold.budget: hold.amount for hold in held if hold.amount
             }
             assert action.metadata["tier"] in CHAIN
         else:

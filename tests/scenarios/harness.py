@@ -10,6 +10,7 @@ from extproc.exchange import actions
 from extproc.exchange.events import RequestBody, RequestHeaders
 from extproc.exchange.machine import Exchange
 from extproc.policy.budgets import Reserve
+from extproc.server.rulebook import rules_of
 from tests.scenarios.table import SETTINGS, Call
 
 
@@ -18,9 +19,9 @@ class Bare:
 
     def __init__(self, settings: Path = SETTINGS, **changes: Any) -> None:
         loaded = load_file(settings)
-        self.rules = app.rules_of(loaded)._replace(**changes)
+        self.rules = rules_of(loaded)._replace(**changes)
         self.counter = app.counter_of(loaded)
-        self.ledger = app.ledger_of(loaded)
+        self.ledger = app.empty_ledger(loaded)
         self.exchange = self.new_exchange()
 
     def new_exchange(self) -> Exchange:

@@ -85,6 +85,7 @@ def server(
     )
     return serving(
         servicer,
+        None,
         address="127.0.0.1:0",
         request_body_bytes=bare.rules.request_body_bytes,
         drain_seconds=drain_seconds,

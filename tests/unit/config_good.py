@@ -80,6 +80,7 @@ GOOD: Final[dict[str, Any]] = {
     },
     "complexity": {"prompt_tokens": {"weight": 0.7, "full_at": 4000}},
     "ledger": {"kind": "memory", "reservation_seconds": 900},
+    "telemetry": {"audit": "off"},
     "rewrite_model": True,
     "limits": {"request_body_bytes": 8388608, "prompt_exact_bytes": 262144, "tenants": 100},
 }

@@ -41,7 +41,9 @@ def test_what_may_be_left_out_has_its_default() -> None:
     assert loaded.settings.listen.port == 50051
     assert loaded.settings.unknown_tenant == "reject"
     assert loaded.settings.unknown_model == "count_only"
-    assert loaded.settings.ledger.kind == "memory"
+    assert loaded.settings.ledger.kind == "sqlite"
+    assert loaded.settings.meter == "lua"
+    assert loaded.settings.admin.address == "127.0.0.1"
     assert loaded.keys == {}
 
 
@@ -57,7 +59,7 @@ def test_ten_mistakes_of_all_kinds_are_ten_lines() -> None:
             "tenants/acme/budgets/0/window": GONE,
             "tenants/acme/budgets/1/window/timezone": "Asia/Shangai",
             "tenants/initech/plan": 7,
-            "meter": "lua",
+            "meter": "observe",
         }
     )
 
@@ -92,7 +94,7 @@ def test_ten_mistakes_of_all_kinds_are_ten_lines() -> None:
             "$.plans.tin[1].when: the last rule must apply to all that is left: add a rule "
             "without `when`"
         ),
-        '$.meter: "lua" is not built yet; leave it out',
+        '$.meter: "observe" is not built yet; this version has "lua"',
     ]
 
 

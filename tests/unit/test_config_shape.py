@@ -138,7 +138,8 @@ LIMIT_EXPECTED = "$.tenants.acme.budgets[0].limit: expected a number from 0 to 1
             (
                 '$.pots: unknown key; there is "version", "listen", "admin", "identity",'
                 ' "unknown_tenant", "unknown_model", "models", "tiers", "plans", "tenants",'
-                ' "complexity", "ledger", "rewrite_model", "meter", "limits"'
+                ' "complexity", "ledger", "rewrite_model", "meter", "telemetry",'
+                ' "limits"'
             ),
         ),
         (
@@ -197,7 +198,7 @@ def test_settings_are_a_mapping(raw: object) -> None:
 
 
 def test_null_leaves_a_setting_out_where_it_may_be() -> None:
-    raw = spoiled({"admin": None, "meter": None, "tiers/default/downgrade_to": None})
+    raw = spoiled({"telemetry/spans": None, "ledger/url": None, "tiers/default/downgrade_to": None})
 
     assert read(text_of(raw)).settings.tiers["default"].downgrade_to is None
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.llm.body import Malformed, Span
+from extproc.llm.body import Malformed, Span, Splice
 from extproc.llm.dialects import Dialect
 from extproc.llm.parse import BATCH_MAX, parse_request
 from extproc.llm.request import Image, LlmRequest, Message
@@ -72,6 +72,7 @@ def test_a_chat_is_read_whole() -> None:
         output_tokens_max=7,
         choices=3,
         is_streamed=True,
+        usage_splice=Splice(Span(1, 1), b'"stream_options":{"include_usage":true},'),
         temperature=0.5,
     )
 

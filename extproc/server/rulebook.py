@@ -1,0 +1,51 @@
+"""The rules in force: one reference, swapped when the settings or what was learnt change."""
+
+from collections.abc import Mapping
+
+from extproc.config.loader import Loaded
+from extproc.exchange.machine import Rules
+from extproc.policy.decide import Policy
+from extproc.policy.experience import Experience, corrected, scale_correction
+
+
+class Rulebook:
+    """`rules` are those in force now; whoever begins something keeps what it began with."""
+
+    def __init__(self, loaded: Loaded, known: Mapping[str, Experience] | None = None) -> None:
+        self.loaded = loaded
+        self._known: Mapping[str, Experience] = known or {}
+        self.rules = rules_of(loaded, self._known)
+
+    def learn(self, known: Mapping[str, Experience]) -> None:
+        """Decide from now on with what finished requests have taught."""
+        self._known = dict(known)
+        self.rules = rules_of(self.loaded, self._known)
+
+    def correction(self, model: str) -> float:
+        """What estimates of this model's prompts are multiplied by at the moment."""
+        models = self.loaded.settings.models
+        if model not in models or model not in self._known:
+            return 1.0
+        return scale_correction(models[model], self._known[model])
+
+
+def rules_of(loaded: Loaded, known: Mapping[str, Experience] | None = None) -> Rules:
+    """What exchanges are decided by, from what the file says and what was learnt."""
+    settings = loaded.settings
+    policy = Policy(
+        identity=settings.identity,
+        keys=loaded.keys,
+        unknown_tenant=settings.unknown_tenant,
+        unknown_model=settings.unknown_model,
+        models=corrected(settings.models, known or {}),
+        tiers=settings.tiers,
+        plans=settings.plans,
+        tenants=settings.tenants,
+        complexity=settings.complexity,
+    )
+    return Rules(
+        policy,
+        rewrite_model=settings.rewrite_model,
+        asks_for_usage=settings.meter == "lua",
+        request_body_bytes=settings.limits.request_body_bytes,
+    )
