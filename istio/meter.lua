@@ -40,7 +40,9 @@ local USAGE_BYTES_MAX = 4096
 local HOPS_MAX = 4194304
 -- A chunk is read in slices of so much.
 local SLICE_BYTES = 65536
--- Metadata is not set at every chunk, which would cost half as much again as the chunk itself.
+-- Metadata is not set at every chunk, which would cost half as much again as the chunk itself, but
+-- at the first, second, fourth, ... and then whenever so many have come: an answer that is broken
+-- off is charged by what was noted last.
 local CHUNKS_BETWEEN_NOTES = 16
 -- A provider that claims more tokens is not believed (extproc/llm/usage.py).
 local TOKENS_MAX = 2147483648
@@ -490,23 +492,29 @@ local function take_slice(meter, text)
   end
 end
 
-local function take_and_cut(meter, chunk, size)
-  local text = chunk:getBytes(0, size)
-  local given = text
-  if meter.drops_lf and size > 0 then
-    meter.drops_lf = false
-    if byte(text, 1) == LF then
-      text = sub(text, 2)
-    end
+-- Returns what the client is given for a chunk.
+local function cut(meter, text)
+  local is_empty = text == ""
+  if meter.drops_lf and byte(text, 1) == LF then
+    text = sub(text, 2)
   end
+  meter.drops_lf = meter.drops_lf and is_empty
   meter.out = {}
   take_events(meter, text)
-  if size == 0 and not is_extra(look_at(meter, meter.tail)) then -- most likely the last chunk
+  if is_empty and not is_extra(look_at(meter, meter.tail)) then -- most likely the last chunk
     pass_tail(meter)
   end
-  local out = concat(meter.out)
-  meter.out = nil
-  if out ~= given then
+  return concat(meter.out)
+end
+
+local function take_and_cut(meter, chunk, size)
+  local given = chunk:getBytes(0, size)
+  local held = sub(meter.tail, meter.passed + 1)
+  local is_done, out = pcall(cut, meter, given)
+  if not is_done then
+    chunk:setBytes(held .. given)
+    error(out, 0)
+  elseif out ~= given then
     chunk:setBytes(out)
   end
 end
@@ -598,6 +606,7 @@ end
 
 local function meter_body(handle, meter)
   local chunks, noted_events, is_quiet = 0, 0, true
+  local next_note = 1
   local began
   for chunk in handle:bodyChunks() do
     began = began or handle:timestamp()
@@ -608,7 +617,8 @@ local function meter_body(handle, meter)
     local is_news = meter.has_news and is_quiet
     is_quiet = not meter.has_news
     meter.has_news = false
-    if is_news or (noted_events == 0 and meter.events > 0) or chunks % CHUNKS_BETWEEN_NOTES == 0 then
+    if is_news or chunks >= next_note or (noted_events == 0 and meter.events > 0) then
+      next_note = math.min(chunks * 2, chunks + CHUNKS_BETWEEN_NOTES)
       noted_events = meter.events
       attempt(handle, meter, note, handle, meter)
     end
