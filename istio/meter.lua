@@ -36,8 +36,8 @@ local LLM_PATHS = {
 local EVENT_BYTES_MAX = 16384
 -- A usage object that is longer is none.
 local USAGE_BYTES_MAX = 4096
--- Steps from one quote or bracket to the next, in a whole answer: about half a second of work.
-local HOPS_MAX = 4194304
+-- Steps from one quote or bracket to the next, in a whole answer: a tenth of a second or two.
+local HOPS_MAX = 2097152
 -- A chunk is read in slices of so much.
 local SLICE_BYTES = 65536
 -- Metadata is not set at every chunk, which would cost half as much again as the chunk itself, but

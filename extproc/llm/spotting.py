@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 USAGE_BYTES_MAX: Final = 4_096
 """A usage object that is longer is none."""
 
-HOPS_MAX: Final = 1 << 22
+HOPS_MAX: Final = 1 << 21
 """Steps from one quote or bracket to the next, in a whole answer."""
 
 _KEY_BYTES_MAX: Final = len("response")

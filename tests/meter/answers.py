@@ -5,6 +5,7 @@ One table for both meters: `extproc/llm/sse.py`, and `istio/meter.lua` in real E
 
 from typing import NamedTuple
 
+from extproc.llm.spotting import HOPS_MAX
 from extproc.llm.sse import Seen
 
 EVENTS = "text/event-stream"
@@ -499,12 +500,12 @@ _HOSTILE = (
     ),
     _json(
         "JSON, more brackets than may be",
-        "[" * ((1 << 22) + 1) + f'{{"usage":{_SHORT_USAGE}}}',
+        "[" * (HOPS_MAX + 1) + f'{{"usage":{_SHORT_USAGE}}}',
         error="too_complex",
     ),
     Answer(
         "more brackets than may be, in an event",
-        data('{"usage":' + "[" * ((1 << 22) + 1), _SHORT_EXTRA, _SHORT_WORD),
+        data('{"usage":' + "[" * (HOPS_MAX + 1), _SHORT_EXTRA, _SHORT_WORD),
         events=1,
         error="too_complex",
     ),
