@@ -160,8 +160,8 @@ def _was_abandoned(outcome: Outcome) -> bool:
 def _counted_output(outcome: Outcome) -> int:
     """Tokens of an answer that nobody told: one an event; the unnoted rest in proportion."""
     noted = outcome.noted
-    if noted.events:
-        unseen = max(0, outcome.bytes_sent - noted.bytes) * noted.events // max(1, noted.bytes)
+    if noted.events and noted.bytes:
+        unseen = max(0, outcome.bytes_sent - noted.bytes) * noted.events // noted.bytes
         return noted.events + min(unseen, UNSEEN_EVENTS_MAX)
     has_output = noted.dialect is None or noted.dialect.has_output
     if noted.stream or not has_output:

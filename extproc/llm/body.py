@@ -57,7 +57,6 @@ class JsonObject(NamedTuple):
 _REPEATED: Final = Malformed("$", "a key stands twice")
 _RAW: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _KEY: Final = re.compile(rb'[\s,{]*"(?:[^"\\]|\\.)*"\s*:\s*', re.DOTALL)
-_ENDS: Final = (b"}", b"{}")
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"[]{},'))
 _STEPS: Final = bytes.maketrans(b'{[}],"', b"\x01\x01\xff\xff\x00\x02")
 """An opening is a step of 1, a closing one of -1, a comma none; a quote is `_QUOTE`."""
@@ -122,7 +121,8 @@ def _locate(data: bytes, values: Mapping[str, msgspec.Raw]) -> JsonObject | Malf
             return _REPEATED
         position = start + len(text)
         spans[key] = Span(start, position)
-    return JsonObject(data, spans) if data[position:].strip() in _ENDS else _REPEATED
+    is_whole = not values or data[position:].strip() == b"}"
+    return JsonObject(data, spans) if is_whole else _REPEATED
 
 
 def _excess(data: bytes) -> str:
