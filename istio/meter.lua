@@ -465,7 +465,7 @@ local function take_events(meter, text)
       return
     end
     local json = take_block(meter, sub(text, start, stop))
-    if meter.cuts and meter.passed == 0 and is_extra(json) then
+    if meter.cuts and meter.passed == 0 and stop - start < EVENT_BYTES_MAX and is_extra(json) then
       meter.drops_lf = stop == #text and byte(text, stop) == CR
     else
       pass(meter, text, start + meter.passed, stop)
@@ -585,19 +585,16 @@ local function note_numbers(handle, meter, milliseconds)
   metadata:set(NAMESPACE, "completion_tokens_used", completion)
   metadata:set(NAMESPACE, "total_tokens_used", told("total") or prompt + completion)
   -- An answer that is no stream was made before its first byte came: it has no speed here.
-  if meter.kind == "events" and milliseconds > 0 then
+  if meter.kind == "events" and completion > 0 and milliseconds > 0 then
     local speed = floor(completion * 10000 / milliseconds + 0.5) / 10
     metadata:set(NAMESPACE, "tokens_per_second", speed)
   end
 end
 
--- Calls a function that may have a bug. After one, bytes are all that is counted.
+-- Calls a function that may have a bug. After the first, bytes are all that is counted.
 local function attempt(handle, meter, act, ...)
-  if meter.is_broken then
-    return
-  end
   local is_done, problem = pcall(act, ...)
-  if not is_done then
+  if not is_done and not meter.is_broken then
     meter.is_broken = true
     give_up(meter, "bug")
     handle:logErr("llm.meter: " .. tostring(problem))
@@ -612,7 +609,9 @@ local function meter_body(handle, meter)
     began = began or handle:timestamp()
     chunks = chunks + 1
     meter.bytes = meter.bytes + chunk:length()
-    attempt(handle, meter, take, meter, chunk)
+    if not meter.is_broken then
+      attempt(handle, meter, take, meter, chunk)
+    end
     -- Where every event has usage (vLLM can do so), only the first is news.
     local is_news = meter.has_news and is_quiet
     is_quiet = not meter.has_news
@@ -623,11 +622,11 @@ local function meter_body(handle, meter)
       attempt(handle, meter, note, handle, meter)
     end
   end
-  attempt(handle, meter, function()
-    take_rest(meter)
-    note(handle, meter)
-    note_numbers(handle, meter, handle:timestamp() - (began or 0))
-  end)
+  if not meter.is_broken then
+    attempt(handle, meter, take_rest, meter)
+  end
+  attempt(handle, meter, note, handle, meter)
+  attempt(handle, meter, note_numbers, handle, meter, handle:timestamp() - (began or 0))
 end
 
 ---------------------------------------------------------------------------------------------------

@@ -1,7 +1,6 @@
 """`istio/meter.lua` in real Envoys: what it notes, what it leaves alone, and what it cuts out."""
 
 import asyncio
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -112,7 +111,7 @@ async def test_an_answer_may_come_byte_by_byte(meter: Stand, name: str) -> None:
 
     llm = (await meter.record(got)).llm
     assert (seen(llm), got.body) == (answer.seen, answer.body)
-    assert llm["tokens_per_second"] > 0
+    assert ("tokens_per_second" in llm) is (llm["completion_tokens_used"] > 0)
 
 
 async def test_json_with_a_length_keeps_it(meter: Stand) -> None:
@@ -145,7 +144,7 @@ async def test_an_http2_client_and_an_http2_upstream_are_metered(
 
     record = await meter.record(got)
     assert record.protocol == "HTTP/2"
-    assert (seen(dict(record.llm)), got.body) == (answer.seen, answer.body)
+    assert (seen(record.llm), got.body) == (answer.seen, answer.body)
 
 
 # --- Answers that do not end, or are none
@@ -187,7 +186,7 @@ async def test_an_answer_that_is_abandoned_behind_its_usage_leaves_it(meter: Sta
         exchange.hang_up()
         record = await meter.record(exchange.got())
 
-    assert seen(dict(record.llm)) == Seen(
+    assert seen(record.llm) == Seen(
         '{"prompt_tokens":7,"completion_tokens":1}', "", 20, 20 * len(WORD) + len(EXTRA)
     )
 
@@ -443,7 +442,7 @@ async def test_an_answer_that_ends_in_an_event_loses_nothing_that_can_be_read(  
     expected: bytes,
     with_trailers: bytes,
 ) -> None:
-    request = {"llm": CUTTING, "port": port, "headers": relayed}
+    request: dict[str, Any] = {"llm": CUTTING, "port": port, "headers": relayed}
     for trailers, wanted in (("", expected), ("x-checksum: 1\r\n", with_trailers)):
         async with meter.upstream() as upstream, upstream.exchange(**request) as exchange:
             await exchange.begin(f"content-type: {EVENTS}")
@@ -503,7 +502,7 @@ LARGE = {
         b'","usage":{"input_tokens":3,"output_tokens":4}',
         b"}}\n\n",
     ),
-    "events": (EVENTS, WORD, (WORD * 2_000)[:], EXTRA[:-3], b"}\n\n"),
+    "events": (EVENTS, WORD, WORD * 2_000, EXTRA[:-3], b"}\n\n"),
 }
 
 
@@ -528,7 +527,7 @@ async def test_memory_stays_bounded_over_100_megabytes(meter: Stand, name: str) 
 
     llm = (await meter.record(got)).llm
     assert llm["bytes"] == len(got.body) > 100_000_000
-    assert numbers(llm) in {(3, 4, 7), (7, 1, 8)}
+    assert numbers(llm) in ((3, 4, 7), (7, 1, 8))
     assert after - before < 24_000_000
 
 
@@ -556,9 +555,4 @@ async def test_a_bug_in_the_meter_does_not_reach_the_answer(
     assert (got.body, got.is_whole) == (b"".join(pieces), True)
     assert (record.llm["events"], record.llm["meter_error"]) == (1, "bug")
     assert record.llm["bytes"] == len(got.body)
-    assert said.count("llm.meter: ") == 1
-
-
-def test_the_examples_are_json() -> None:
-    for event in (WORD, EXTRA):
-        json.loads(event.removeprefix(b"data: "))
+    assert said.count("script log: ") == 1

@@ -37,7 +37,7 @@ class Record(NamedTuple):
     protocol: str
     code: int
     flags: str
-    llm: Mapping[str, Any]
+    llm: dict[str, Any]
 
 
 class Got(NamedTuple):
@@ -61,6 +61,11 @@ class Stand:
         self._log = (folder / "access.jsonl").open("rb")
         self._rest = b""
         self._records: dict[str, Record] = {}
+
+    def close(self) -> None:
+        """Let go of what it looks through."""
+        self._admin.close()
+        self._log.close()
 
     def stat(self, name: str) -> int:
         """A counter or a gauge."""
@@ -276,7 +281,11 @@ def stand(version: str, directory: Path, *, edit: Callable[[str], str] = str) ->
         arguments += ["--log-level", "warning", "--file-flush-interval-msec", "10"]
         with child("envoy", arguments, directory=directory) as process:
             ports = process.wait_for(lambda: _ports(admin))
-            yield Stand(folder, process, ports)
+            running = Stand(folder, process, ports)
+            try:
+                yield running
+            finally:
+                running.close()
 
 
 def _ports(admin: Path) -> Mapping[str, int] | None:
