@@ -8,7 +8,7 @@ so far may a clock step back without freeing what was used, and so long can peop
 was. What is still held in it keeps it longer.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
@@ -71,9 +71,6 @@ class Accounts:
 
     def __len__(self) -> int:
         return len(self._all)
-
-    def __iter__(self) -> Iterator[Account]:
-        return iter(self._all.values())
 
     def get(self, key: Key) -> Account | None:
         """The account, if there is one."""
