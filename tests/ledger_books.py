@@ -5,6 +5,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
+from extproc.ledger.bounds import Pace
 from extproc.ledger.port import NO_NOTES, OpenLedger, Standing
 from extproc.policy.budgets import Answer, Charge, Claim, Reserve, Settled, Settlement
 from extproc.policy.windows import Window
@@ -31,6 +32,9 @@ class Clock:
         return self.now
 
 
+UNDISTURBED: Final = Pace(busy=0, tick=86400, prune=0)
+"""A file gets what time has changed when a batch is settled, and never by itself."""
+
 Opened = Callable[[Clock, float], AbstractAsyncContextManager[OpenLedger]]
 """Opens a new, empty ledger that tells time by the clock; reservations last so many seconds."""
 
@@ -55,8 +59,8 @@ def slot(*, of: int = 2) -> Claim:
 class Books:
     """A ledger of which each call ends before it returns."""
 
-    def __init__(self, opened: Opened) -> None:
-        self.clock = Clock()
+    def __init__(self, opened: Opened, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
         self._loop = asyncio.new_event_loop()
         self._context = opened(self.clock, RESERVATION_SECONDS)
         self.ledger = self.run(self._context.__aenter__())

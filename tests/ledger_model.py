@@ -36,6 +36,7 @@ class Entry:
     due: float
     state: Literal["held", "expired", "over"] = "held"
     charged: list[tuple[Where, int]] = field(default_factory=list)
+    is_written: bool = False
 
 
 def where(tenant: str, claim: Claim, at: float) -> Where:
@@ -142,11 +143,20 @@ class Model:
         if name in self.entries and self.entries[name].state == "held":
             del self.entries[name]
 
+    def write(self) -> None:
+        """Whatever was charged until now outlives the process."""
+        for entry in self.entries.values():
+            entry.is_written = entry.state != "held"
+
+    def die(self) -> None:
+        """Lose what was not written."""
+        self.entries = {name: entry for name, entry in self.entries.items() if entry.is_written}
+
 
 LIMITS: Final = {"minute": 20, "day": 50, "slots": 3}
 TENANTS: Final = ("acme", "umbra")
 NAMES: Final = tuple("abcdefghijkl")
-"""Few, so that reservations are met again."""
+"""Few, so that reservations are met again. Each process makes its own: see `_name`."""
 
 STEPS_BACK_SECONDS_MAX: Final = 150.0
 RUN_SECONDS_MAX: Final = 3000.0
@@ -178,6 +188,9 @@ class LedgerMachine(RuleBasedStateMachine):
         super().__init__()
         self.books = Books(self.opened)
         self.model = Model()
+        self.lives = 1
+        """Of the ledger: where it does not outlive its process there is one."""
+        self.is_writable = True
         self.limits = dict(LIMITS)
         self.latest = NOON
         self.overrun: set[tuple[str, str]] = set()
@@ -194,6 +207,10 @@ class LedgerMachine(RuleBasedStateMachine):
         self.books.clock.now = min(self.now + seconds, NOON + RUN_SECONDS_MAX)
         self.latest = max(self.latest, self.now)
         self.model.pass_time(self.now)
+
+    def _name(self, name: str, lives_ago: int = 0) -> str:
+        """No two processes make reservations of one name. A settlement may come to another one."""
+        return f"{name}{max(1, self.lives - lives_ago)}"
 
     @rule(
         elapsed=ELAPSED,
@@ -215,15 +232,18 @@ class LedgerMachine(RuleBasedStateMachine):
     ) -> None:
         self.move(elapsed)
         claims = tuple(claim(b, self.limits[b], *amounts) for b, amounts in wanted.items())
-        self._ask(name, tenant, claims, is_kept=is_kept)
+        self._ask(self._name(name), tenant, claims, is_kept=is_kept)
 
-    @precondition(lambda self: self.model.entries)
+    @precondition(lambda self: self._own())
     @rule(elapsed=ELAPSED, data=st.data())
     def reserve_again(self, elapsed: float, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.model.entries)))
+        name = data.draw(st.sampled_from(self._own()))
         self.move(elapsed)
         entry = self.model.entries[name]
         self._ask(name, entry.tenant, entry.claims, is_kept=True)
+
+    def _own(self) -> list[str]:
+        return sorted(name for name in self.model.entries if name[1:] == str(self.lives))
 
     def _ask(self, name: str, tenant: str, claims: tuple[Claim, ...], *, is_kept: bool) -> None:
         expected = self.model.answer(name, tenant, claims, self.now)
@@ -250,11 +270,20 @@ class LedgerMachine(RuleBasedStateMachine):
         amounts=st.dictionaries(st.sampled_from(tuple(LIMITS)), AMOUNTS),
         windows_ago=st.integers(0, 2),
         tenant=st.sampled_from(TENANTS),
+        lives_ago=st.integers(0, 2),
     )
-    def settle(
-        self, elapsed: float, name: str, amounts: dict[str, int], windows_ago: int, tenant: str
+    def settle(  # noqa: PLR0913  # one for each thing that Hypothesis draws
+        self,
+        elapsed: float,
+        name: str,
+        amounts: dict[str, int],
+        tenant: str,
+        *,
+        windows_ago: int,
+        lives_ago: int,
     ) -> None:
         self.move(elapsed)
+        name = self._name(name, lives_ago)
         entry = self.model.entries.get(name)
         tenant = entry.tenant if entry is not None else tenant
         starts = {"minute": MINUTE.span(self.now - 60 * windows_ago).start}
@@ -265,13 +294,17 @@ class LedgerMachine(RuleBasedStateMachine):
 
         taken = self.books.settle(name, *charges, tenant=tenant)
 
-        assert taken == self.model.settle(name, tenant, charges)
+        if self.is_writable:
+            assert taken == self.model.settle(name, tenant, charges)
+            self.model.write()
+        else:
+            assert taken == "unavailable"
 
     @rule(elapsed=ELAPSED, name=st.sampled_from(NAMES))
     def release(self, elapsed: float, name: str) -> None:
         self.move(elapsed)
-        self.books.release(name)
-        self.model.release(name)
+        self.books.release(self._name(name))
+        self.model.release(self._name(name))
 
     @rule(budget=st.sampled_from(tuple(LIMITS)), limit=st.integers(0, 60))
     def change_limit(self, budget: str, limit: int) -> None:

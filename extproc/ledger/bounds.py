@@ -1,4 +1,4 @@
-"""How much a ledger keeps in memory, at most."""
+"""How much a ledger keeps in memory, at most; and how long one with a file waits."""
 
 from typing import Final, NamedTuple
 
@@ -20,3 +20,19 @@ class Bounds(NamedTuple):
 
 
 BOUNDS: Final = Bounds()
+
+
+class Pace(NamedTuple):
+    """How long a ledger with a file waits for what, in seconds."""
+
+    busy: float = 2.0
+    """A write, for another program that has locked the file, as a backup may."""
+
+    tick: float = 1.0
+    """So often the file gets what nobody waits for, and is tried anew while it fails."""
+
+    prune: float = 600.0
+    """From one way through all that is over, to forget it, to the next."""
+
+
+PACE: Final = Pace()

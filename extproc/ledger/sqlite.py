@@ -18,11 +18,11 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, Literal, Self
 
-from extproc.ledger.bounds import BOUNDS, Bounds
+from extproc.ledger.bounds import BOUNDS, PACE, Bounds, Pace
 from extproc.ledger.holdings import Holdings
 from extproc.ledger.notes import check
 from extproc.ledger.port import NO_NOTES, Size, Standing, Sum
-from extproc.ledger.sqlite_file import BUSY_SECONDS, LedgerFile
+from extproc.ledger.sqlite_file import LedgerFile
 from extproc.ledger.sqlite_writer import Writer
 from extproc.ledger.unwritten import Unwritten
 from extproc.policy.budgets import Answer, Claim, Reserve, Settled, Settlement, Unavailable
@@ -60,7 +60,7 @@ class SqliteLedger:
         *,
         when_unavailable: WhenUnavailable = "allow",
         bounds: Bounds = BOUNDS,
-        busy_seconds: float = BUSY_SECONDS,
+        pace: Pace = PACE,
     ) -> AsyncIterator[Self]:
         """Open the file, or make one where there is none, for as long as the block lasts.
 
@@ -71,11 +71,11 @@ class SqliteLedger:
         """
         unwritten = Unwritten(clock)
         holdings = Holdings(clock, reservation_seconds, bounds, unwritten)
-        with _opened(Path(path), busy_seconds) as (file, thread):
+        with _opened(Path(path), pace.busy) as (file, thread):
             contents = file.load()
             for key, end, committed, keep_until in contents.rows:
                 holdings.accounts.restore(key, end, committed, keep_until)
-            writer = Writer(file, contents, thread, holdings, unwritten)
+            writer = Writer(file, contents, thread, holdings, unwritten, pace=pace)
             is_denying = when_unavailable == "deny"
             try:
                 yield cls(holdings, unwritten, writer, is_denying=is_denying)

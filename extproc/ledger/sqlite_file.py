@@ -22,13 +22,11 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from extproc.ledger.accounts import Key
+from extproc.ledger.bounds import PACE
 from extproc.ledger.port import LedgerError
 from extproc.ledger.remembered import SETTLED, Expired
 from extproc.ledger.sqlite_opening import advice, connect, lock
 from extproc.ledger.sqlite_schema import STEPS
-
-BUSY_SECONDS: Final = 2.0
-"""So long a write waits for another program that has locked the file, as a backup may."""
 
 CHECKED_BYTES_MAX: Final = 256 * 1024 * 1024
 """Up to this size the whole file is checked when it is opened; beyond it only what is loaded."""
@@ -90,7 +88,7 @@ class LedgerFile:
 
     @classmethod
     def open(
-        cls, path: Path, *, busy_seconds: float = BUSY_SECONDS, steps: Sequence[str] = STEPS
+        cls, path: Path, *, busy_seconds: float = PACE.busy, steps: Sequence[str] = STEPS
     ) -> Self:
         """Open the ledger's file, or make a new one where there is none.
 

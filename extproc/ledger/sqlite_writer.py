@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Final, NamedTuple, TypeVar
 
+from extproc.ledger.bounds import Pace
 from extproc.ledger.holdings import Holdings, Plan
 from extproc.ledger.notes import Notes, unavailable
 from extproc.ledger.remembered import SETTLED, Expired
@@ -32,12 +33,6 @@ WAITING_MAX: Final = 100_000
 
 WRITTEN_TOGETHER_MAX: Final = 2000
 """Settlements of several batches in one transaction; a batch is never split."""
-
-TICK_SECONDS: Final = 1.0
-"""So often the file gets what nobody waits for, and is tried anew while it fails."""
-
-PRUNE_SECONDS: Final = 600.0
-"""From one way through all that is over to the next."""
 
 _SLICE: Final = 64
 """Settlements handled in one go; then whoever waits for a decision has its turn."""
@@ -64,13 +59,15 @@ class _Planned(NamedTuple):
 class Writer:
     """Writes to one file, in the event loop that it is made in, until it is closed."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # it is where all of them meet
         self,
         file: LedgerFile,
         contents: Contents,
         thread: ThreadPoolExecutor,
         holdings: Holdings,
         unwritten: Unwritten,
+        *,
+        pace: Pace,
     ) -> None:
         self.notes = Notes(contents.notes)
         self.forgotten_until = contents.forgotten_until
@@ -81,6 +78,7 @@ class Writer:
         self._thread = thread
         self._holdings = holdings
         self._unwritten = unwritten
+        self._pace = pace
         self._prune_at = 0.0
         self._queue: deque[_Batch] = deque()
         self._waiting = 0
@@ -117,6 +115,7 @@ class Writer:
             if batches or self._unwritten or self.health:
                 await self._write(batches)
             await self._prune()
+        self._holdings.tidy()
         while self._unwritten and await self._write([]):
             pass
         if self._unwritten:
@@ -135,7 +134,7 @@ class Writer:
         """Return at once where batches wait, else when one comes, or it is time for the rest."""
         if not self._queue:
             with suppress(TimeoutError):
-                async with asyncio.timeout(TICK_SECONDS):
+                async with asyncio.timeout(self._pace.tick):
                     await self._work.wait()
         self._work.clear()
 
@@ -224,7 +223,7 @@ class Writer:
         loop = asyncio.get_running_loop()
         if self.health or loop.time() < self._prune_at:
             return
-        self._prune_at = loop.time() + TICK_SECONDS
+        self._prune_at = loop.time() + self._pace.tick
         try:
             until, was_last = await self._in_thread(
                 self._file.prune, self._unwritten.clock(), ID_KEPT_SECONDS
@@ -234,7 +233,7 @@ class Writer:
             return
         self.forgotten_until = max(self.forgotten_until, until)
         if was_last:
-            self._prune_at = loop.time() + PRUNE_SECONDS
+            self._prune_at = loop.time() + self._pace.prune
 
     async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
