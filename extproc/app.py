@@ -17,6 +17,7 @@ from extproc.exchange.machine import Exchange
 from extproc.exchange.settling import Summary
 from extproc.ledger.memory import MemoryLedger
 from extproc.ledger.port import OpenLedger
+from extproc.ledger.sqlite import SqliteLedger
 from extproc.llm.prompt import TextCounter
 from extproc.server.desk import LEARNT, Desk, experiences
 from extproc.server.intake import Intake
@@ -61,6 +62,26 @@ def empty_ledger(loaded: Loaded, *, clock: Callable[[], float] = _clock) -> Memo
     return MemoryLedger(clock, reservation_seconds=loaded.settings.ledger.reservation_seconds)
 
 
+@asynccontextmanager
+async def ledger_of(loaded: Loaded) -> AsyncIterator[OpenLedger]:
+    """The ledger that the settings ask for, open until the block ends.
+
+    Raises:
+        LedgerError: it can't be opened.
+    """
+    wanted = loaded.settings.ledger
+    if wanted.kind == "memory":
+        yield empty_ledger(loaded)
+        return
+    async with SqliteLedger.open(
+        wanted.path,
+        _clock,
+        wanted.reservation_seconds,
+        when_unavailable=wanted.when_unavailable or "allow",
+    ) as ledger:
+        yield ledger
+
+
 def servicer_of(rulebook: Rulebook, counter: TextCounter, ledger: OpenLedger) -> Servicer:
     """The gRPC service over these parts."""
 
@@ -92,13 +113,13 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
     """
     nobody = _Nobody()
     counter = counter_of(loaded)
-    ledger = empty_ledger(loaded)
-    known = experiences(ledger.notes(LEARNT))
-    rulebook = Rulebook(loaded, known)
-    desk = Desk(rulebook, ledger, _clock, observers=(), audit=nobody, tally=nobody, known=known)
-    yield Service(
-        rulebook, ledger, desk, servicer_of(rulebook, counter, ledger), Intake(desk, nobody)
-    )
+    async with ledger_of(loaded) as ledger:
+        known = experiences(ledger.notes(LEARNT))
+        rulebook = Rulebook(loaded, known)
+        desk = Desk(rulebook, ledger, _clock, observers=(), audit=nobody, tally=nobody, known=known)
+        yield Service(
+            rulebook, ledger, desk, servicer_of(rulebook, counter, ledger), Intake(desk, nobody)
+        )
 
 
 async def serve(

@@ -10,6 +10,7 @@ from pathlib import Path
 import uvloop
 
 from extproc.config.loader import ConfigError, load_file
+from extproc.ledger.port import LedgerError
 
 EXIT_WRONG_INPUT = 2
 
@@ -97,7 +98,7 @@ def _serve(options: argparse.Namespace) -> int:
         loaded = with_port(loaded, options.port)
     try:
         uvloop.run(serve(loaded, on_ready=_say_ready))
-    except RuntimeError as error:  # grpc's word for an address that can't be bound
+    except (RuntimeError, LedgerError) as error:  # the former: an address that can't be bound
         print(error, file=sys.stderr)
         return EXIT_WRONG_INPUT
     return 0
