@@ -23,7 +23,7 @@ from extproc.server.desk import LEARNT, Desk, experiences
 from extproc.server.intake import Intake
 from extproc.server.lifecycle import DRAIN_SECONDS, serving
 from extproc.server.rulebook import Rulebook
-from extproc.server.servicer import Servicer
+from extproc.server.servicer import Decided, Servicer
 from extproc.tokens.counter import Counter
 
 LEARN_SECONDS: Final = 5.0
@@ -82,13 +82,15 @@ async def ledger_of(loaded: Loaded) -> AsyncIterator[OpenLedger]:
         yield ledger
 
 
-def servicer_of(rulebook: Rulebook, counter: TextCounter, ledger: OpenLedger) -> Servicer:
+def servicer_of(
+    rulebook: Rulebook, counter: TextCounter, ledger: OpenLedger, decided: Decided
+) -> Servicer:
     """The gRPC service over these parts."""
 
     def new_exchange(reservation: str) -> Exchange:
         return Exchange(rulebook.rules, counter, reservation=reservation)
 
-    return Servicer(new_exchange, ledger, new_reservation)
+    return Servicer(new_exchange, ledger, new_reservation, decided)
 
 
 def new_reservation() -> str:
@@ -101,6 +103,9 @@ class _Nobody:
         pass
 
     def record(self, kind: str, lag_seconds: float | None) -> None:
+        pass
+
+    def decided(self, outcome: str, reason: str, seconds: float) -> None:
         pass
 
 
@@ -118,7 +123,11 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
         rulebook = Rulebook(loaded, known)
         desk = Desk(rulebook, ledger, _clock, observers=(), audit=nobody, tally=nobody, known=known)
         yield Service(
-            rulebook, ledger, desk, servicer_of(rulebook, counter, ledger), Intake(desk, nobody)
+            rulebook,
+            ledger,
+            desk,
+            servicer_of(rulebook, counter, ledger, nobody.decided),
+            Intake(desk, nobody),
         )
 
 

@@ -41,4 +41,16 @@ class Reject(NamedTuple):
 Final = PassThrough | Route | Reject
 """The actions that end an exchange."""
 
+
+def told(action: Final) -> tuple[str, str]:
+    """Name what became of the request, and why if it was refused: for those who count."""
+    match action:
+        case PassThrough():
+            return "passed", ""
+        case Route():
+            return "routed", ""
+        case Reject():
+            return "refused", action.metadata["reason"]
+
+
 Action = Final | ReadBody | Reserve

@@ -3,6 +3,7 @@
 import logging
 import traceback
 from collections.abc import AsyncIterator, Callable
+from time import perf_counter
 from typing import Final
 
 import grpc
@@ -22,6 +23,11 @@ SERVICE: Final = "envoy.service.ext_proc.v3.ExternalProcessor"
 _log = logging.getLogger(__name__)
 
 
+Decided = Callable[[str, str, float], None]
+"""Is told of each exchange: `passed`, `routed`, `refused`, `failed` or `given_up`; why it was
+refused, else nothing; and the seconds that we worked and waited for the ledger."""
+
+
 class Servicer:
     """Serves exchanges. `new_reservation` names each one: 32 hex digits, never used twice."""
 
@@ -30,10 +36,12 @@ class Servicer:
         new_exchange: Callable[[str], Exchange],
         ledger: Ledger,
         new_reservation: Callable[[], str],
+        decided: Decided,
     ) -> None:
         self._new_exchange = new_exchange
         self._ledger = ledger
         self._new_reservation = new_reservation
+        self._decided = decided
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server is given."""
@@ -68,19 +76,28 @@ class Servicer:
         reservation = self._new_reservation()
         exchange = self._new_exchange(reservation)
         is_held_in_vain = False
+        outcome, reason, seconds = "given_up", "", 0.0
         try:
             async for message in requests:
+                began = perf_counter()
                 action = exchange.receive(decode(message))
                 while isinstance(action, Reserve):
                     is_held_in_vain = True
                     action = exchange.receive(await self._ledger.reserve(action))
                 answer = encode(action)
+                seconds += perf_counter() - began
                 # From here on Envoy may have heard: it drops the stream as soon as it has, and
                 # that cancels us in the middle of the write.
                 is_held_in_vain = False
+                if isinstance(action, actions.Final):
+                    outcome, reason = actions.told(action)
                 await context.write(answer)
                 if isinstance(action, actions.Final):
                     return
+        except Exception:
+            outcome = "failed"
+            raise
         finally:
+            self._decided(outcome, reason, seconds)
             if is_held_in_vain:
                 await self._ledger.release(reservation)

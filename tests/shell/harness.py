@@ -16,7 +16,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 from extproc.exchange.machine import Exchange
 from extproc.ledger.port import Ledger
 from extproc.server.lifecycle import serving
-from extproc.server.servicer import SERVICE, Servicer
+from extproc.server.servicer import SERVICE, Decided, Servicer
 from tests.scenarios.harness import Bare
 from tests.scenarios.table import Call
 
@@ -73,6 +73,7 @@ def server(
     *,
     ledger: Ledger | None = None,
     new_exchange: Callable[[str], Exchange] | None = None,
+    decided: Decided | None = None,
     drain_seconds: float = 5,
 ) -> AbstractAsyncContextManager[int]:
     """Serve the rules of `bare` on a free port, which it yields."""
@@ -82,6 +83,7 @@ def server(
         or (lambda reservation: Exchange(bare.rules, bare.counter, reservation=reservation)),
         ledger or bare.ledger,
         lambda: f"{next(numbers):032x}",
+        decided or (lambda *_: None),
     )
     return serving(
         servicer,
@@ -98,10 +100,11 @@ async def served(
     *,
     ledger: Ledger | None = None,
     new_exchange: Callable[[str], Exchange] | None = None,
+    decided: Decided | None = None,
 ) -> AsyncIterator[Client]:
     """The same with a client, whose channel is closed before the server drains."""
     async with (
-        server(bare, ledger=ledger, new_exchange=new_exchange) as port,
+        server(bare, ledger=ledger, new_exchange=new_exchange, decided=decided) as port,
         grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
     ):
         yield Client(channel)

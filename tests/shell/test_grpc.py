@@ -219,6 +219,8 @@ def test_what_envoy_may_have_heard_of_is_not_given_back(bare: Bare) -> None:
         yield head_of(BUDGETED)
         yield body_of(BUDGETED)
 
+    heard: list[tuple[str, str]] = []
+
     async def run() -> bool:
         ledger = GatedLedger(bare)
         ledger.gate.set()
@@ -226,12 +228,41 @@ def test_what_envoy_may_have_heard_of_is_not_given_back(bare: Bare) -> None:
             lambda name: Exchange(bare.rules, bare.counter, reservation=name),
             ledger,
             lambda: "d" * 32,
+            lambda *told: heard.append(told[:2]),
         )
         with pytest.raises(asyncio.CancelledError):
             await servicer.process(messages(), DroppedContext())
         return ledger.released.is_set()
 
     assert asyncio.run(run()) is False
+    assert heard == [("routed", "")]
+
+
+def test_every_exchange_is_told_with_its_reason_and_how_long_it_took(bare: Bare) -> None:
+    heard: list[tuple[str, str, float]] = []
+
+    async def run() -> None:
+        async with served(bare, decided=lambda *told: heard.append(told)) as client:
+            await client.send(Call(chat()))
+            await client.send(Call(b"{"))
+            await client.send(Call(b"", method="GET"))
+            await status_of(client, body_of(BUDGETED))
+            given_up = client.open()
+            await ask(given_up, head_of(BUDGETED))
+            given_up.cancel()
+            async with asyncio.timeout(20):
+                while len(heard) < 5:  # noqa: ASYNC110  # nobody tells when a stream is gone
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(run())
+    assert [told[:2] for told in heard] == [
+        ("routed", ""),
+        ("refused", "malformed_request"),
+        ("passed", ""),
+        ("failed", ""),
+        ("given_up", ""),
+    ]
+    assert all(0 <= seconds < 5 for _, _, seconds in heard)
 
 
 async def health_of(channel: grpc.aio.Channel, service: str) -> int:

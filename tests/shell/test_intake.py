@@ -89,7 +89,7 @@ async def world() -> AsyncIterator[World]:
     def no_exchange(_: str) -> None:
         raise AssertionError
 
-    servicer = Servicer(no_exchange, ledger, str)  # type: ignore[arg-type]  # nobody calls it
+    servicer = Servicer(no_exchange, ledger, str, lambda *_: None)  # type: ignore[arg-type]  # nobody calls it
     serve = serving(
         servicer, taking, address="127.0.0.1:0", request_body_bytes=1 << 20, drain_seconds=5
     )
