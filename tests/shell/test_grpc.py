@@ -1,7 +1,7 @@
 """extproc/server over a real channel."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 import grpc
@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from extproc.exchange.actions import Action
 from extproc.exchange.events import Event
 from extproc.exchange.machine import Exchange
+from extproc.ledger.port import NO_NOTES
 from extproc.policy.budgets import Answer, Reserve, Settled, Settlement
 from extproc.server.servicer import SERVICE, Servicer
 from tests.scenarios.harness import Bare
@@ -166,8 +167,10 @@ class GatedLedger:
         await self.gate.wait()
         return await self.inner.reserve(ask)
 
-    async def settle(self, settlements: Sequence[Settlement]) -> tuple[Settled, ...]:
-        return await self.inner.settle(settlements)
+    async def settle(
+        self, settlements: Sequence[Settlement], notes: Mapping[str, str | None] = NO_NOTES
+    ) -> tuple[Settled, ...]:
+        return await self.inner.settle(settlements, notes)
 
     async def release(self, reservation: str) -> None:
         await self.inner.release(reservation)
