@@ -9,8 +9,10 @@ import bench.counting
 import bench.first_event
 import bench.stages
 import bench.through_envoy
+import bench.untouched
 
 bench.counting.main()
 bench.stages.main()
 bench.through_envoy.main()
 bench.first_event.main()
+bench.untouched.main()
