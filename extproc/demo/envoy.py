@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final, NamedTuple
 
+from extproc.demo.envoy_tracing import tracing, tracing_cluster
 from extproc.demo.process import Child, StartError, child
 from extproc.wire.records import ATTRIBUTES
 
@@ -41,6 +42,8 @@ class Wiring(NamedTuple):
     """An HTTP filter in front of ours, as one line of YAML."""
     flush_interval: str = "0.1s"
     """How long Envoy gathers records of finished requests before it sends them."""
+    collector_port: int = 0
+    """Where Envoy's spans go, by OTLP over gRPC; 0: nowhere."""
 
 
 class Gateway(NamedTuple):
@@ -96,6 +99,8 @@ def bootstrap(wiring: Wiring, *, access_log: Path) -> str:
         message_timeout=wiring.message_timeout,
         authentication=wiring.authentication,
         flush_interval=wiring.flush_interval,
+        tracing=tracing(wiring.collector_port),
+        collector=tracing_cluster(wiring.collector_port),
         record_attributes=json.dumps(_record_attributes()),
         meter=json.dumps(str(METER)),
         request_body_buffer_limit=str(wiring.request_body_bytes + BODY_BYTES_ABOVE),
