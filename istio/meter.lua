@@ -77,7 +77,7 @@ local function new_json(is_event)
     in_string = false,
     is_escaped = false, -- whether the next byte of the string is
     key = nil, -- how the string begins, where it may be a key that matters
-    last = nil, -- that string, when nothing but commas and the like has come since
+    last = nil, -- the string before, where it may be such a key
     taking = nil, -- the usage object that is being read
     has_usage = false,
     choices = nil, -- the array of that name: `open`, then `empty` or `full`
@@ -117,7 +117,6 @@ end
 local function begin_string(json)
   local depth = json.depth
   json.in_string = true
-  json.last = nil
   json.key = ((depth == 1 and json.in_object) or (depth == 2 and json.parent)) and "" or nil
   if json.choices == "open" then
     json.choices = "full"
@@ -148,7 +147,7 @@ local function begin_value(json, is_object)
 end
 
 local function end_value(json)
-  json.depth, json.last = max(json.depth - 1, 0), nil
+  json.depth = max(json.depth - 1, 0)
   if json.choices == "open" then
     json.choices = "empty"
   end
@@ -438,8 +437,8 @@ local function take_events(meter, text)
     end
     meter.long = nil
   end
-  -- What was searched in vain is not searched again.
-  local from = max(#meter.tail - 3, pos)
+  -- What was searched in vain is not searched again, but for a first line end.
+  local from = #meter.tail
   text = meter.tail .. text
   meter.tail = ""
   if not meter.is_begun then
@@ -453,7 +452,6 @@ local function take_events(meter, text)
       pass(meter, text, meter.passed + 1, pos - 1)
       meter.passed = 0
     end
-    from = pos
   end
   local has_cr = find(text, "\r", pos, true)
   while true do

@@ -73,7 +73,7 @@ class JsonSpotter:
         self._is_in_string = False
         self._is_escaped = False  # the next byte of the string
         self._key: bytes | None = None  # how the string begins, where it may be a key that matters
-        self._last: bytes | None = None  # that string, when no quote or bracket has come since
+        self._last: bytes | None = None  # the string before, where it may be such a key
         self._taking: _Taking | None = None
 
     def read(self, text: bytes) -> None:
@@ -125,7 +125,7 @@ class JsonSpotter:
             self._depth == 2 and bool(self._parent)  # noqa: PLR2004  # inside the parent
         )
         self._is_in_string = True
-        self._last, self._key = None, b"" if is_key_place else None
+        self._key = b"" if is_key_place else None
 
     def _begin_value(self, *, is_object: bool) -> bool:
         """Go one deeper; return whether a usage object begins."""
@@ -142,7 +142,7 @@ class JsonSpotter:
 
     def _end_value(self, text: bytes) -> None:
         """Go one up. `text` is what a usage object has had since it was last kept."""
-        self._depth, self._last = max(self._depth - 1, 0), None
+        self._depth = max(self._depth - 1, 0)
         if self._depth <= 1:
             self._parent = b""
         if self._taking:

@@ -112,8 +112,8 @@ class _Events:
             if at is None:
                 return
             self._long = None
-        # What was searched in vain is not searched again.
-        searched = max(len(self._tail) - 4, at or 0)
+        # What was searched in vain is not searched again, but for a first line end.
+        searched = len(self._tail) - 1
         text = self._tail + chunk
         if not self._is_begun:
             if len(text) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(text):
@@ -121,7 +121,6 @@ class _Events:
                 return
             self._is_begun = True
             text = text.removeprefix(_BYTE_ORDER_MARK)
-            searched = 0
         has_cr = b"\r" in text
         while found := _NO_LINE_END.search(text, at or 0):
             start = found.start()

@@ -320,6 +320,18 @@ _WHOLE = (
     ),
     _json("JSON, token count", '{"input_tokens":14}'),
     _json("JSON, an error", '{"error":{"message":"no \\"usage\\"","usage":{"prompt_tokens":1}}}'),
+    _json(
+        "JSON, quotes and backslashes",
+        '{"a":"\\"","b":"","c":"\\\\","d":"\\\\\\"","usage":{"prompt_tokens":1,"x":"}\\"}"}}',
+        '{"prompt_tokens":1,"x":"}\\"}"}',
+        (1, 0, 1),
+    ),
+    _json(
+        "JSON, closed more than opened",
+        ']}{"usage":{"prompt_tokens":1}}',
+        '{"prompt_tokens":1}',
+        (1, 0, 1),
+    ),
     _json("JSON, null", '{"usage":null,"x":{"prompt_tokens":1}}'),
     _json("JSON, no object", '["usage",{"prompt_tokens":1}]'),
     _json("JSON, nothing", ""),
@@ -394,6 +406,13 @@ _FRAMING = (
         '{"prompt_tokens":\n 4}',
         (4, 0, 4),
     ),
+    Answer(
+        "several data lines, CRLF",
+        b'event: x\r\ndata: {"choices":[],\r\ndata:"usage":{"prompt_tokens":\r\n'
+        b"data: 4}\r\ndata: }\r\n\r\n",
+        '{"prompt_tokens":\n 4}',
+        (4, 0, 4),
+    ),
     Answer("not data", b"dat: " + _SHORT_EXTRA.encode() + b"\n\nDATA: {}\n\n"),
     Answer("nothing", b""),
     Answer("cut off in usage", SHORT[: SHORT.index(b'"total')], events=1),
@@ -434,6 +453,26 @@ _HOSTILE = (
             '"response\\"":{"usage":{"a":5}},"responses":{"usage":{"a":6}}}'
         ),
     ),
+    Answer(
+        "usage of a response's brother and children",
+        data(
+            '{"response":{},"x":{"usage":{"a":1}}}',
+            '{"message":{"response":{"usage":{"a":2}},"usage":[{"a":3}]},"usage":[{"a":4}]}',
+        ),
+    ),
+    Answer(
+        "a message in a response", data('{"response":{"message":{},"usage":{"a":3}}}'), '{"a":3}'
+    ),
+    Answer(
+        "output far behind the beginning of a long event",
+        data(
+            '{"a":"'
+            + "x" * 17_000
+            + '","choices":[{"delta":{"content":"x"}}],"b":"'
+            + "x" * 70_000
+            + '"}'
+        ),
+    ),
     Answer("the key is in the middle of a text", data('{"a":"b\\"usage","c":{"d":1}}')),
     Answer("null after usage", data(_SHORT_EXTRA, '{"usage":null}'), _SHORT_USAGE, (7, 1, 8)),
     Answer("too long", data(f'{{"usage":{_LONG}}}'), error="usage_too_long"),
@@ -449,6 +488,11 @@ _HOSTILE = (
         data('{"usage":{"prompt_tokens":1,"x":"' + "x" * (4_096 - 26) + '"}}'),
         '{"prompt_tokens":1,"x":"' + "x" * (4_096 - 26) + '"}',
         (1, 0, 1),
+    ),
+    Answer(
+        "garbled, then too long",
+        data('{"usage":{"x":"\0"}}', f'{{"usage":{_LONG}}}'),
+        error="usage_garbled",
     ),
     Answer("huge numbers", data(f'{{"usage":{_HUGE}}}'), _HUGE),
     Answer("NUL in usage", data('{"usage":{"prompt_tokens":1,"x":"\0"}}'), error="usage_garbled"),
@@ -487,10 +531,12 @@ _HOSTILE = (
     Answer(
         "a long event in lines of all kinds",
         b'event: x\r\ndata: {"delta":{"a":"' + b"x" * 17_000 + b'"},\r\nid: {"usage":{"b":2}}\r\n'
-        b'data:"usage":\r\ndata:{"prompt_tokens":5}\r\n: {\r\ndata}\r\ndata:}\r\n\r\n' + SHORT,
-        _SHORT_USAGE,
-        (7, 1, 8),
-        events=2,
+        b'data:"usage":\r\ndata:{"prompt_tokens":5}\r\n: {\r\ndata}\r\ndata:}\r\n\r\n'
+        + data(_SHORT_WORD)
+        * 1_000,
+        '{"prompt_tokens":5}',
+        (5, 0, 5),
+        events=1_001,
     ),
     Answer(
         "a long event, and its end is the end",
