@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 from aiohttp import WSMsgType, web
 
-from extproc.demo import anthropic_answers, openai_answers
+from extproc.demo import anthropic_answers, hops, openai_answers
 from extproc.demo.asked import Asked, Asking, Event, Json
 from extproc.demo.books import Books, Entry, Gates
 from extproc.demo.envoy import ADAPTERS
@@ -158,7 +158,7 @@ def control_app(books: Books, gates: Gates) -> web.Application:
 async def serve() -> None:
     """Serve all of them until SIGTERM or SIGINT."""
     books, gates = Books(), Gates()
-    apps = {name: Adapter(name, books, gates).app() for name in ADAPTERS}
+    apps = {name: Adapter(name, books, gates).app() for name in ADAPTERS} | hops.apps()
     apps[CONTROL] = control_app(books, gates)
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -16,7 +16,14 @@ from extproc.wire.records import ATTRIBUTES
 
 NEWEST: Final = "1.40.0"
 BINARY_VARIABLE: Final = "LLM_EXTPROC_ENVOY"
-ADAPTERS: Final = ("gpt4-adapter", "gpt35-adapter", "local-llama", "platform")
+ADAPTERS: Final = (
+    "gpt4-adapter",
+    "gpt35-adapter",
+    "local-llama",
+    "platform",
+    "cache",
+    "retrieval",
+)
 """The clusters of `envoy.yaml` that serve requests."""
 
 BODY_BYTES_ABOVE: Final = 262_144
