@@ -7,7 +7,6 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from extproc.ledger.port import (
-    CHARGE_MAX,
     NOTE_CHARS_MAX,
     NOTE_NAME_CHARS_MAX,
     NOTES_MAX,
@@ -15,6 +14,7 @@ from extproc.ledger.port import (
     Sum,
 )
 from extproc.policy.budgets import (
+    CHARGE_MAX,
     Balance,
     Charge,
     Claim,

@@ -17,7 +17,7 @@ from extproc.exchange.holds import Hold, holds_of
 from extproc.exchange.outcome import Outcome, Place
 from extproc.llm.dialects import Dialect
 from extproc.llm.usage import Usage, usage_of
-from extproc.policy.budgets import Charge, Settled, Settlement
+from extproc.policy.budgets import CHARGE_MAX, Charge, Settled, Settlement
 from extproc.policy.decide import Policy
 from extproc.policy.models import Model, Price
 
@@ -84,7 +84,11 @@ def settlement_of(outcome: Outcome, bill: Bill) -> Settlement | None:
         return None
     is_request = bill.source != "zero" or outcome.was_answered
     charges = tuple(
-        Charge(hold.budget, hold.window_start, _amount(hold, bill, is_request=is_request))
+        Charge(
+            hold.budget,
+            hold.window_start,
+            min(CHARGE_MAX, _amount(hold, bill, is_request=is_request)),
+        )
         for hold in holds
     )
     return Settlement(noted.reservation, noted.tenant, charges)

@@ -15,9 +15,10 @@ from typing import Final, NamedTuple, Protocol
 from extproc.ledger.accounts import ALWAYS, Account, Accounts, Key
 from extproc.ledger.bounds import BOUNDS, Bounds
 from extproc.ledger.parts import Part, balance_of, give_back, hold, window_starts
-from extproc.ledger.port import CHARGE_MAX, Size, Standing, Sum
+from extproc.ledger.port import Size, Standing, Sum
 from extproc.ledger.remembered import SETTLED, Expired, Remembered
 from extproc.policy.budgets import (
+    CHARGE_MAX,
     Answer,
     Claim,
     Denied,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from extproc.ledger.port import CHARGE_MAX, NOTE_CHARS_MAX, NOTE_NAME_CHARS_MAX, NOTES_MAX
-from extproc.policy.budgets import Settled, Settlement
+from extproc.ledger.port import NOTE_CHARS_MAX, NOTE_NAME_CHARS_MAX, NOTES_MAX
+from extproc.policy.budgets import CHARGE_MAX, Settled, Settlement
 
 INSTANT_MAX: Final = 1 << 37
 """Seconds since 1970, some 4,355 years: calendars end in the year 9999."""

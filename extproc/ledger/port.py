@@ -22,13 +22,10 @@ from typing import Final, NamedTuple, Protocol
 
 from extproc.policy.budgets import Answer, Balance, Claim, Reserve, Settled, Settlement
 
-CHARGE_MAX: Final = 10**15
-"""Of one settlement to one budget, so that sums of them fit into what a file or server counts."""
-
 NOTES_MAX: Final = 10_000
 """Kept at a time."""
 
-NOTE_NAME_CHARS_MAX: Final = 256
+NOTE_NAME_CHARS_MAX: Final = 512
 NOTE_CHARS_MAX: Final = 8192
 
 NO_NOTES: Final[Mapping[str, str | None]] = MappingProxyType({})

@@ -151,8 +151,12 @@ class Unavailable(NamedTuple):
 Answer = Reserved | Denied | Unavailable
 
 
+CHARGE_MAX: Final = 10**15
+"""Of one settlement to one budget, so that sums of them fit into what a file or server counts."""
+
+
 class Charge(NamedTuple):
-    """What a finished request used of one budget.
+    """What a finished request used of one budget, from 0 to `CHARGE_MAX`.
 
     `window_start` is that of the window in which it was admitted, 0 where there is none. It
     counts only where the ledger does not know the reservation, or knows it without this budget.

@@ -97,7 +97,7 @@ class Desk:
             cases += filter(None, map(self._case, part))
             await asyncio.sleep(0)
         wanted = [case.settlement for case in cases if case.settlement is not None]
-        answers = iter(await self._ledger.settle(wanted, self._notes()))
+        answers = iter(await self._settle(wanted))
         settled = [next(answers) if case.settlement is not None else None for case in cases]
         if "unavailable" in settled:
             return False
@@ -107,6 +107,20 @@ class Desk:
                 self._tell(case, taken)
             await asyncio.sleep(0)
         return True
+
+    async def _settle(self, wanted: Sequence[Settlement]) -> Sequence[Settled | None]:
+        """Settle all at once; what no ledger can keep must not hold up the rest."""
+        try:
+            return await self._ledger.settle(wanted, self._notes())
+        except ValueError as error:
+            _say_where("batch.refused", error)
+        answers: list[Settled | None] = []
+        for settlement in wanted:
+            try:
+                answers += await self._ledger.settle([settlement])
+            except ValueError:
+                answers.append(None)
+        return answers
 
     def _case(self, outcome: Outcome) -> _Case | None:
         """Bill one. A bug of ours must not keep the rest from being settled."""

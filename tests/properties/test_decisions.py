@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.exchange import actions
-from extproc.exchange.holds import holds_of
 from extproc.exchange.events import RequestBody
+from extproc.exchange.holds import holds_of
 from extproc.exchange.machine import Exchange
 from extproc.ledger.memory import MemoryLedger
 from extproc.policy.budgets import Budget, Claim, Reserve, Window

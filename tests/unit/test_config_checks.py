@@ -394,8 +394,10 @@ NOT_BUILT = [
         [
             '$.ledger.kind: "valkey" is not built yet; this version has "sqlite" and "memory"',
             "$.ledger.url: not built yet; this version's ledger calls no server",
-            '$.ledger.when_unavailable: "local_share" is not built yet; this version has "allow"'
-            ' and "deny"',
+            (
+                '$.ledger.when_unavailable: "local_share" is not built yet; this version has'
+                ' "allow" and "deny"'
+            ),
         ],
         id="the ledger on a server",
     ),

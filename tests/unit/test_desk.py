@@ -306,3 +306,20 @@ def test_notes_that_cannot_be_read_are_learnt_anew() -> None:
 def test_the_rulebook_of_an_unknown_model_corrects_nothing() -> None:
     assert Rulebook(load_file(SETTINGS)).correction("nobody") == 1.0
     assert app.LEARN_SECONDS > 0
+
+
+def test_what_no_ledger_can_keep_does_not_hold_up_the_rest() -> None:
+    class Picky(MemoryLedger):
+        async def settle(
+            self, settlements: Sequence[Settlement], notes: Mapping[str, str | None] = NO_NOTES
+        ) -> tuple[Settled, ...]:
+            if any(settlement.reservation == "odd" for settlement in settlements):
+                raise ValueError
+            return await super().settle(settlements, notes)
+
+    world = World(Picky(Clock(), reservation_seconds=100))
+
+    assert world.take(call("", "odd"), call(world.admit()))
+
+    assert world.sums() == (120, 0)
+    assert world.ears.counted == {"unsettleable": 1, "call": 1}

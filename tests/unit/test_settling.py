@@ -15,8 +15,8 @@ from extproc.exchange.settling import (
     settlement_of,
 )
 from extproc.llm.dialects import Dialect
-from extproc.llm.usage import Usage
-from extproc.policy.budgets import Charge
+from extproc.llm.usage import TOKENS_MAX, Usage
+from extproc.policy.budgets import CHARGE_MAX, Charge
 from extproc.policy.complexity import Complexity
 from extproc.policy.decide import Policy
 from extproc.policy.models import Model, Price
@@ -260,3 +260,12 @@ def test_a_record_is_of_one_kind(fields: dict[str, Any], kind: str) -> None:
 )
 def test_an_answer_is_whole_or_it_is_not(fields: dict[str, Any], is_aborted: bool) -> None:
     assert ended(**fields).is_aborted == is_aborted
+
+
+def test_no_claim_of_a_provider_is_more_than_a_ledger_can_keep() -> None:
+    dear = POLICY._replace(models={"gpt-4": model(("gpt4-adapter",), output="1000000")})
+    outcome = ended(usage=f'{{"completion_tokens": {TOKENS_MAX}}}')
+    settlement = settlement_of(outcome, bill_of(dear, outcome))
+
+    assert settlement is not None
+    assert settlement.charges[1].amount == CHARGE_MAX
