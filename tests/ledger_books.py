@@ -32,7 +32,7 @@ class Clock:
         return self.now
 
 
-UNDISTURBED: Final = Pace(busy=0, tick=86400, prune=0)
+UNDISTURBED: Final = Pace(busy=0, tick=86400, prune=86400)
 """A file gets what time has changed when a batch is settled, and never by itself."""
 
 Opened = Callable[[Clock, float], AbstractAsyncContextManager[OpenLedger]]
@@ -63,11 +63,18 @@ class Books:
         self.clock = clock or Clock()
         self._loop = asyncio.new_event_loop()
         self._context = opened(self.clock, RESERVATION_SECONDS)
+        self._has_ended = False
         self.ledger = self.run(self._context.__aenter__())
 
     def close(self) -> None:
-        self.run(self._context.__aexit__(None, None, None))
+        self.run(self.end())
         self._loop.close()
+
+    async def end(self) -> None:
+        """Let the ledger end, if it has not."""
+        if not self._has_ended:
+            self._has_ended = True
+            await self._context.__aexit__(None, None, None)
 
     def run(self, call: Coroutine[Any, Any, T]) -> T:
         return self._loop.run_until_complete(call)

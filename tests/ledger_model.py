@@ -1,7 +1,6 @@
 """A ledger so plain that it is seen to be right, and a machine that holds others to it."""
 
 from collections.abc import Iterator
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
@@ -9,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from extproc.ledger.accounts import KEPT_SECONDS_MIN
-from extproc.ledger.port import OpenLedger
 from extproc.policy.budgets import (
     Answer,
     Balance,
@@ -20,7 +18,7 @@ from extproc.policy.budgets import (
     Settled,
     Unavailable,
 )
-from tests.ledger_books import DAY, MINUTE, NOON, RESERVATION_SECONDS, Books, Clock
+from tests.ledger_books import DAY, MINUTE, NOON, RESERVATION_SECONDS, Books
 
 Where = tuple[str, str, float]
 """A tenant, a budget and the start of a window."""
@@ -177,16 +175,14 @@ def claim(budget: str, limit: int, amount: int, expected: int) -> Claim:
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """Does the same with a ledger and with the model. Subclass it and say how one is opened."""
+    """Does the same with a ledger and with the model. Subclass it and say what its books are."""
 
-    def opened(
-        self, clock: Clock, reservation_seconds: float
-    ) -> AbstractAsyncContextManager[OpenLedger]:
+    def new_books(self) -> Books:
         raise NotImplementedError
 
     def __init__(self) -> None:
         super().__init__()
-        self.books = Books(self.opened)
+        self.books = self.new_books()
         self.model = Model()
         self.lives = 1
         """Of the ledger: where it does not outlive its process there is one."""

@@ -79,7 +79,7 @@ class Writer:
         self._holdings = holdings
         self._unwritten = unwritten
         self._pace = pace
-        self._prune_at = 0.0
+        self._prune_at = asyncio.get_running_loop().time() + min(pace.tick, pace.prune)
         self._queue: deque[_Batch] = deque()
         self._waiting = 0
         self._work = asyncio.Event()

@@ -1,20 +1,17 @@
 """Whatever is done to a ledger, in whatever order, its sums are those of the plain model."""
 
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 
 from hypothesis import settings
 
 from extproc.ledger.memory import MemoryLedger
-from extproc.ledger.port import OpenLedger
-from tests.ledger_books import Clock
+from tests.ledger_books import Books
 from tests.ledger_model import LedgerMachine
 
 
 class MemoryMachine(LedgerMachine):
-    def opened(
-        self, clock: Clock, reservation_seconds: float
-    ) -> AbstractAsyncContextManager[OpenLedger]:
-        return nullcontext(MemoryLedger(clock, reservation_seconds))
+    def new_books(self) -> Books:
+        return Books(lambda clock, seconds: nullcontext(MemoryLedger(clock, seconds)))
 
 
 TestMemoryLedger = MemoryMachine.TestCase
