@@ -92,7 +92,7 @@ def find_binary(version: str) -> Path:
     return binary
 
 
-def bootstrap(wiring: Wiring, *, access_log: Path) -> str:
+def bootstrap(wiring: Wiring, *, access_log: Path, version: str = NEWEST) -> str:
     """Fill in `envoy.yaml`."""
     text = _TEMPLATE.read_text()
     if wiring.trusts_tenant_header:
@@ -106,7 +106,7 @@ def bootstrap(wiring: Wiring, *, access_log: Path) -> str:
         message_timeout=wiring.message_timeout,
         authentication=wiring.authentication,
         flush_interval=wiring.flush_interval,
-        tracing=tracing(wiring.collector_port),
+        tracing=tracing(wiring.collector_port, version=version),
         collector=tracing_cluster(wiring.collector_port),
         record_attributes=json.dumps(_record_attributes()),
         meter=json.dumps(str(METER)),
@@ -139,7 +139,7 @@ def gateway(
     admin_address = directory / "envoy.admin"
     admin_address.unlink(missing_ok=True)
     config = directory / "envoy.yaml"
-    config.write_text(edit(bootstrap(wiring, access_log=access_log)))
+    config.write_text(edit(bootstrap(wiring, access_log=access_log, version=version)))
     arguments: list[str | Path] = [binary, "-c", config, "--admin-address-path", admin_address]
     # No shared memory: any number of them can run side by side.
     arguments += ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]

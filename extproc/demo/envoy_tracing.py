@@ -26,7 +26,7 @@ TAGS: Final = {
 _CLUSTER: Final = "collector"
 
 
-def tracing(collector_port: int) -> str:
+def tracing(collector_port: int, *, version: str) -> str:
     """The `tracing` of a connection manager, as one line of YAML; nothing without a collector."""
     if not collector_port:
         return ""
@@ -38,16 +38,16 @@ def tracing(collector_port: int) -> str:
             "service_name": "gateway",
         },
     }
+    tags = [_from_metadata(tag, key) for tag, key in TAGS.items()]
+    if not version.startswith("1.36."):  # which has no tags that a format makes
+        tags.append({"tag": "llm.latency.ms", "value": "%DURATION%"})
     told: dict[str, Any] = {
         "provider": provider,
         # One span for the request, one for each attempt at an upstream.
         "spawn_upstream_span": True,
         # Of requests whose caller did not decide. Where a `traceparent` came, its flag rules.
         "random_sampling": {"value": 100},
-        "custom_tags": [
-            *(_from_metadata(tag, key) for tag, key in TAGS.items()),
-            {"tag": "llm.latency.ms", "value": "%DURATION%"},
-        ],
+        "custom_tags": tags,
     }
     return "tracing: " + json.dumps(told)
 

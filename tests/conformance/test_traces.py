@@ -1,0 +1,81 @@
+"""The caller's trace goes on through Envoy, and its spans tell what the call was."""
+
+import secrets
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from tests.conformance.collector import Collector, Span, collecting
+from tests.conformance.harness import Mesh, chat, mark, running
+
+SERVER, ATTEMPT = "ingress", "router gpt4-adapter egress"
+"""Names of Envoy's spans. A third is that of its call to the filter, a child of the first."""
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    with collecting() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def traced(
+    tmp_path_factory: pytest.TempPathFactory,
+    adapters: Mapping[str, int],
+    envoy_version: str,
+    collector: Collector,
+) -> Iterator[Mesh]:
+    folder = tmp_path_factory.mktemp("traced")
+    wiring = {"collector_port": collector.port}
+    with running(folder, adapters, envoy_version, wiring=wiring) as mesh:
+        yield mesh
+
+
+def named(spans: list[Span], name: str) -> Span:
+    (found,) = [span for span in spans if span.name == name]
+    return found
+
+
+async def test_the_spans_of_envoy_tell_what_the_call_was(
+    traced: Mesh, collector: Collector
+) -> None:
+    trace, caller = secrets.token_hex(16), secrets.token_hex(8)
+
+    await traced.send(
+        chat(stream=True, temperature=0.5, max_tokens=7),
+        step=mark(),
+        headers={"traceparent": f"00-{trace}-{caller}-01", "x-adapter-pause-ms": "5"},
+    )
+
+    spans = collector.wait_for(trace, 3)
+    server = named(spans, SERVER)
+    assert server.parent_id == caller
+    assert named(spans, ATTEMPT).parent_id == server.span_id
+    told = {name: value for name, value in server.attributes.items() if name.startswith("llm.")}
+    assert float(told.pop("llm.tokens.per.second")) > 0
+    if traced.gateway.version != "1.36.4":
+        assert float(told.pop("llm.latency.ms")) > 0
+    assert told == {
+        "llm.model": "gpt-4",
+        "llm.tenant_id": "acme",
+        "llm.temperature": "0.5",
+        "llm.prompt.tokens": "2",
+        "llm.prompt.tokens.estimated": "10",
+        "llm.completion.tokens": "7",
+        "llm.total.tokens": "9",
+        "llm.tier": "premium",
+    }
+    assert server.attributes["gen_ai.usage.output_tokens"] == "7"
+
+
+async def test_a_caller_that_does_not_sample_gets_no_spans(
+    traced: Mesh, collector: Collector
+) -> None:
+    unsampled, sampled = secrets.token_hex(16), secrets.token_hex(16)
+    for trace, flag in ((unsampled, "00"), (sampled, "01")):
+        parent = f"00-{trace}-{secrets.token_hex(8)}-{flag}"
+        await traced.send(chat(), step=mark(), headers={"traceparent": parent})
+
+    # What was sent last has come, so what was sent before it never will.
+    assert len(collector.wait_for(sampled, 3)) == 3
+    assert collector.wait_for(unsampled, 1, seconds=0) == []
