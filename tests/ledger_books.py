@@ -64,7 +64,11 @@ class Books:
         self._loop = asyncio.new_event_loop()
         self._context = opened(self.clock, RESERVATION_SECONDS)
         self._has_ended = False
-        self.ledger = self.run(self._context.__aenter__())
+        try:
+            self.ledger = self.run(self._context.__aenter__())
+        except BaseException:
+            self._loop.close()
+            raise
 
     def close(self) -> None:
         self.run(self.end())

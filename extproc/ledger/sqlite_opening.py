@@ -10,11 +10,13 @@ from typing import Final
 from urllib.parse import quote
 
 from extproc.ledger.port import LedgerError
-from extproc.ledger.sqlite_schema import APPLICATION_ID, migrate
+from extproc.ledger.sqlite_schema import APPLICATION_ID, STEPS, check_kind, migrate
 
 CACHE_KIB: Final = 32 * 1024
 WAL_BYTES_MAX: Final = 64 * 1024 * 1024
 """To which the write-ahead log is cut back after it grew."""
+
+_PAGE_BYTES_MIN: Final = 512
 
 _DAMAGED: Final = (
     "Restore a copy of it; or move it away, with the files beside it whose names end in -wal and"
@@ -81,14 +83,17 @@ def connect(path: Path, busy_seconds: float, steps: Sequence[str]) -> sqlite3.Co
     """
     if not path.exists():
         _make(path)
-    if path.stat().st_size == 0:
-        msg = f"is empty, which no ledger is. {_DAMAGED}"
+    size = path.stat().st_size
+    if size < _PAGE_BYTES_MIN:
+        msg = f"is too short for a ledger, {size} bytes. {_DAMAGED}"
         raise LedgerError(msg)
+    has_log = _has_log(path)
     connection = _opened(path, "rw", busy_seconds)
     try:
-        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
-        connection.execute("PRAGMA cell_size_check = ON")
+        check_kind(connection, steps)
+        if not has_log:
+            _check_length(connection, size)
+        _prepare(connection)
         migrate(connection, steps)
     except BaseException:
         connection.close()
@@ -96,18 +101,32 @@ def connect(path: Path, busy_seconds: float, steps: Sequence[str]) -> sqlite3.Co
     return connection
 
 
+def _check_length(connection: sqlite3.Connection, size: int) -> None:
+    """See to it that the last page is whole. SQLite takes what is missing of it to be zeros."""
+    (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+    if size % page_bytes:
+        msg = f"was cut off: its last page has {size % page_bytes} bytes. {_DAMAGED}"
+        raise LedgerError(msg)
+
+
+def _has_log(path: Path) -> bool:
+    """Whether a log is there from which the file will be completed."""
+    log = Path(f"{path}-wal")
+    return log.exists() and log.stat().st_size > 0
+
+
 def _make(path: Path) -> None:
     """Make an empty ledger. It has its name only once it is whole, whatever happens meanwhile."""
-    for ending in ("-wal", "-journal"):
-        if Path(f"{path}{ending}").exists():
-            msg = f"is gone, and {path}{ending} is still there. {_DAMAGED}"
-            raise LedgerError(msg)
+    if _has_log(path):
+        msg = f"is gone, and its log {path}-wal is still there. {_DAMAGED}"
+        raise LedgerError(msg)
     new = Path(f"{path}.new")
     for ending in ("", "-wal", "-shm", "-journal"):
         Path(f"{new}{ending}").unlink(missing_ok=True)
     with closing(_opened(new, "rwc", 0)) as connection:
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        migrate(connection)
+        _prepare(connection)
+        migrate(connection, STEPS)
     new.rename(path)
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -117,21 +136,21 @@ def _make(path: Path) -> None:
 
 
 def _opened(path: Path, mode: str, busy_seconds: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(
+    return sqlite3.connect(
         f"file:{quote(str(path))}?mode={mode}",
         uri=True,
         timeout=busy_seconds,
         isolation_level=None,
         check_same_thread=False,  # opened and closed by one thread, used by another
     )
-    try:
-        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-        connection.execute("PRAGMA synchronous = FULL")
-    except BaseException:
-        connection.close()
-        raise
+
+
+def _prepare(connection: sqlite3.Connection) -> None:
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
     if mode != "wal":
-        connection.close()
         msg = f"can't have a write-ahead log on this disk, only {mode!r}: name a local one"
         raise LedgerError(msg)
-    return connection
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_MAX}")
+    connection.execute("PRAGMA cell_size_check = ON")

@@ -42,25 +42,38 @@ STEPS: Final[tuple[str, ...]] = (
 """Each leads from the version of its index to the next."""
 
 
-def migrate(connection: sqlite3.Connection, steps: Sequence[str] = STEPS) -> None:
-    """Bring the file to the version that `steps` lead to, one transaction a step.
+def check_kind(connection: sqlite3.Connection, steps: Sequence[str]) -> None:
+    """See to it that the file is a ledger, of a version that `steps` know, and change nothing.
 
     Raises:
-        LedgerError: it is no ledger, or one of a version that is still to come.
-        sqlite3.Error: it can't be read or written.
+        LedgerError: it is not.
+        sqlite3.Error: it can't be read.
     """
     (found,) = connection.execute("PRAGMA application_id").fetchone()
     if found != APPLICATION_ID:
         msg = "is a SQLite file, but no ledger: name another path, or move the file away"
         raise LedgerError(msg)
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    version = _version(connection)
     if not 0 <= version <= len(steps):
         msg = (
             f"is a ledger of version {version}, written by a newer release: this one reads"
             f" up to version {len(steps)}. Run that release, or restore an older copy"
         )
         raise LedgerError(msg)
-    for number in range(version, len(steps)):
+
+
+def migrate(connection: sqlite3.Connection, steps: Sequence[str]) -> None:
+    """Bring the file to the version that `steps` lead to, one transaction a step.
+
+    Raises:
+        sqlite3.Error: it can't be read or written.
+    """
+    for number in range(_version(connection), len(steps)):
         connection.executescript(
             f"BEGIN IMMEDIATE; {steps[number]}; PRAGMA user_version = {number + 1}; COMMIT;"
         )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
