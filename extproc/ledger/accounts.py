@@ -68,6 +68,8 @@ class Accounts:
         """The account last used of each tenant's budget: its window needs no computing."""
         self._ends: list[tuple[float, Key]] = []
         """A heap with one valid entry for each account: that of its own `forget_at`."""
+        self._lengths: dict[tuple[str, str], float] = {}
+        """How long the windows of restored accounts are: of a budget, the longest."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -82,6 +84,9 @@ class Accounts:
         account.committed = committed
         account.forget_at = forget_at
         heappush(self._ends, (forget_at, key))
+        length = end - key.start
+        if length != WINDOW_SECONDS_MAX:  # else nobody had learned how long it is
+            self._lengths[key[:2]] = max(length, self._lengths.get(key[:2], 0.0))
 
     def sums(self, now: float) -> tuple[Sum, ...]:
         """The accounts of all windows that last."""
@@ -143,13 +148,14 @@ class Accounts:
     def named(self, key: Key, now: float) -> Account | None:
         """The account of a window of which only the start is known, as in a settlement.
 
-        When it ends is told by the window that the budget has now; if it has none yet, that is
-        learned when somebody reserves in it.
+        When it ends is told by the window that the budget has now, or else by those it had
+        before a restart; if there are none, that is learned when somebody reserves in it.
         """
         account = self._all.get(key)
         if account is not None:
             return account
-        span = Span(key.start, key.start + WINDOW_SECONDS_MAX)
+        length = self._lengths.get(key[:2], WINDOW_SECONDS_MAX)
+        span = Span(key.start, key.start + length)
         current = self._current.get(key[:2])
         if current is not None and current.window is not None:
             span = current.window.span(key.start)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from extproc.ledger import sqlite, sqlite_writer, unwritten
-from extproc.ledger.accounts import KEPT_SECONDS_MIN
+from extproc.ledger.accounts import KEPT_SECONDS_MIN, WINDOW_SECONDS_MAX
 from extproc.ledger.bounds import Bounds, Pace
-from extproc.ledger.port import OpenLedger
+from extproc.ledger.port import OpenLedger, Sum
 from extproc.ledger.sqlite import SqliteLedger
 from extproc.policy.budgets import Charge, Claim, Denied, Reserve, Reserved, Settlement, Unavailable
 from extproc.policy.windows import Window
@@ -666,6 +666,28 @@ def test_a_window_that_new_settings_make_longer_is_kept_longer(books: FileBooks)
     books.kill()
 
     assert books.sums(longer, at=NOON) == (60, 0)
+
+
+@restarts
+def test_a_window_of_which_only_the_start_is_known_lasts_as_long_as_those_before(
+    books: FileBooks, restart: Restart
+) -> None:
+    books.reserve("a", tokens(1))
+    books.settle("a", Charge("minute", NOON, 1), Charge("unseen", NOON, 1))
+    books.settle_all(settlement("b", 1, NOON - 120))
+    for name in ("c", "d"):
+        restart(books)
+
+        books.settle(name, Charge("minute", NOON + 60, 1), Charge("other", NOON, 1))
+
+        spans = {(s.budget, s.start): s.end - s.start for s in books.ledger.sums()}
+        assert spans == {
+            ("minute", NOON): 60,
+            ("unseen", NOON): WINDOW_SECONDS_MAX,
+            ("other", NOON): WINDOW_SECONDS_MAX,
+        }
+    books.clock.now = NOON + 60
+    assert Sum("acme", "minute", NOON + 60, NOON + 120, 2, 0) in books.ledger.sums()
 
 
 def test_an_account_that_was_forgotten_and_comes_again_begins_at_nothing(
