@@ -268,6 +268,13 @@ class LedgerContract:
 
         assert books.sums(NOTHING) == (2 * CHARGE_MAX, 0)
 
+    def test_a_name_that_is_no_text_holds_nothing(self, books: Books) -> None:
+        assert isinstance(books.reserve("\ud800", tokens(70)), Unavailable)
+        assert isinstance(books.reserve("a", tokens(70), tenant="\ud800"), Unavailable)
+        assert isinstance(books.reserve("ü", tokens(70), tenant="€"), Reserved)
+
+        assert books.ledger.size.held == 1
+
     def test_whatever_text_a_name_is_it_is_a_name(self, books: Books) -> None:
         for name in ("", "\0", "ü€😀", "0" * 32, "0" * 33, "A" * 32, "' OR 1=1 --"):
             assert books.settle(name, Charge("minute", NOON, 1), tenant=name) == "unknown"

@@ -28,6 +28,9 @@ class Pace(NamedTuple):
     busy: float = 2.0
     """A write, for another program that has locked the file, as a backup may."""
 
+    slow: float = 10.0
+    """One write, before that is said to be no longer well."""
+
     tick: float = 1.0
     """So often the file gets what nobody waits for, and is tried anew while it fails."""
 

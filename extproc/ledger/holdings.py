@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, Protocol
 
 from extproc.ledger.accounts import ALWAYS, Account, Accounts, Key
 from extproc.ledger.bounds import BOUNDS, Bounds
+from extproc.ledger.notes import is_text
 from extproc.ledger.parts import Part, balance_of, give_back, hold, window_starts
 from extproc.ledger.port import Size, Standing, Sum
 from extproc.ledger.remembered import SETTLED, Expired, Remembered
@@ -116,6 +117,8 @@ class Holdings:
         """Hold every claim or none; if it is not to be kept, hold nothing, and answer the same."""
         now = self._clock()
         self._tidy(now)
+        if not (is_text(ask.reservation) and is_text(ask.tenant)):
+            return Unavailable("the name of the tenant or reservation is no text")
         if self._is_known(ask.reservation):
             return self._answer_again(ask, now)
         if len(self._held) >= self._reservations_max:

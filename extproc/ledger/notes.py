@@ -36,6 +36,17 @@ class Notes:
                 self._kept[name] = text
 
 
+def is_text(name: str) -> bool:
+    """Whether it can be written as UTF-8; what an odd client sends may not be."""
+    if name.isascii():
+        return True
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check(settlements: Sequence[Settlement], notes: Mapping[str, str | None]) -> None:
     """See to it that any ledger can keep this.
 

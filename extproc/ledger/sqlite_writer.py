@@ -31,7 +31,7 @@ from extproc.policy.budgets import Settled, Settlement
 WAITING_MAX: Final = 100_000
 """Settlements that may wait for those before them. Beyond it a batch is `unavailable`."""
 
-WRITTEN_TOGETHER_MAX: Final = 2000
+WRITTEN_TOGETHER_MAX: Final = 1000
 """Settlements of several batches in one transaction; a batch is never split."""
 
 _SLICE: Final = 64
@@ -72,19 +72,21 @@ class Writer:
         self.notes = Notes(contents.notes)
         self.forgotten_until = contents.forgotten_until
         """Of reservations that were over by then not all are known any more."""
-        self.health = ""
-        """Why the last write failed, in one line; empty if it did not."""
+        self._trouble = ""
+        self._begun: float | None = None
+        """Since when the file has been at work on one call."""
         self._file = file
         self._thread = thread
         self._holdings = holdings
         self._unwritten = unwritten
         self._pace = pace
-        self._prune_at = asyncio.get_running_loop().time() + min(pace.tick, pace.prune)
+        self._loop = asyncio.get_running_loop()
+        self._prune_at = self._loop.time() + min(pace.tick, pace.prune)
         self._queue: deque[_Batch] = deque()
         self._waiting = 0
         self._work = asyncio.Event()
         self._is_closing = False
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = self._loop.create_task(self._run())
         self._task.add_done_callback(self._ended)
 
     async def settle(
@@ -93,12 +95,21 @@ class Writer:
         """Return once they are committed, or can't be."""
         if self._is_closing or (self._waiting and self._waiting + len(settlements) > WAITING_MAX):
             return unavailable(settlements)
-        answer = asyncio.get_running_loop().create_future()
+        answer = self._loop.create_future()
         self._queue.append(_Batch(tuple(settlements), dict(notes), answer))
         self._waiting += len(settlements)
         self._work.set()
         settled: tuple[Settled, ...] = await answer
         return settled
+
+    @property
+    def health(self) -> str:
+        """Why the last write failed, or why this one may, in one line; empty if all is well."""
+        if self._begun is not None:
+            seconds = self._loop.time() - self._begun
+            if seconds > self._pace.slow:
+                return f"{self._file.path}: the disk has not answered for {seconds:.0f} s"
+        return self._trouble
 
     async def close(self) -> None:
         """Take no more, and return once all there is is written, or can't be."""
@@ -112,7 +123,7 @@ class Writer:
             await self._something_to_do()
             self._holdings.tidy()
             batches = self._next_batches()
-            if batches or self._unwritten or self.health:
+            if batches or self._unwritten or self._trouble:
                 await self._write(batches)
             await self._prune()
         self._holdings.tidy()
@@ -127,8 +138,8 @@ class Writer:
         _refuse(self._queue)
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self.health = f"{self._file.path}: a bug ended all writing: {error!r}. Start anew"
-            _log.error("the ledger can't be written: %s", self.health, exc_info=error)
+            self._trouble = f"{self._file.path}: a bug ended all writing: {error!r}. Start anew"
+            _log.error("the ledger can't be written: %s", self._trouble, exc_info=error)
 
     async def _something_to_do(self) -> None:
         """Return at once where batches wait, else when one comes, or it is time for the rest."""
@@ -220,10 +231,9 @@ class Writer:
 
     async def _prune(self) -> None:
         """Forget some of what is over for long enough, if it is time for that."""
-        loop = asyncio.get_running_loop()
-        if self.health or loop.time() < self._prune_at:
+        if self._trouble or self._loop.time() < self._prune_at:
             return
-        self._prune_at = loop.time() + self._pace.tick
+        self._prune_at = self._loop.time() + self._pace.tick
         try:
             until, was_last = await self._in_thread(
                 self._file.prune, self._unwritten.clock(), ID_KEPT_SECONDS
@@ -233,20 +243,24 @@ class Writer:
             return
         self.forgotten_until = max(self.forgotten_until, until)
         if was_last:
-            self._prune_at = loop.time() + self._pace.prune
+            self._prune_at = self._loop.time() + self._pace.prune
 
     async def _in_thread(self, call: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+        self._begun = self._loop.time()
+        try:
+            return await self._loop.run_in_executor(self._thread, call, *args)
+        finally:
+            self._begun = None
 
     def _fail(self, error: sqlite3.Error) -> None:
-        was_well = not self.health
-        self.health = f"{self._file.path}: {error}. {advice(error)}"
+        was_well = not self._trouble
+        self._trouble = f"{self._file.path}: {error}. {advice(error)}"
         if was_well:
-            _log.error("the ledger can't be written: %s", self.health)
+            _log.error("the ledger can't be written: %s", self._trouble)
 
     def _recover(self) -> None:
-        if self.health:
-            self.health = ""
+        if self._trouble:
+            self._trouble = ""
             _log.warning("the ledger is written again: %s", self._file.path)
 
 

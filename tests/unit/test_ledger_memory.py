@@ -105,6 +105,22 @@ def test_beyond_what_it_remembers_a_ledger_forgets_the_oldest(new_books: NewBook
     assert books.settle("a") == "unknown"
 
 
+def test_an_account_counts_to_its_end_and_no_further(
+    books: Limited, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings, "SUM_MAX", 100)
+    books.settle("a", Charge("minute", NOON, 60))
+    books.settle("b", Charge("minute", NOON, 60))
+    assert books.sums(tokens(0)) == (100, 0)
+
+    books.reserve("c", money(70, expected=70))
+    books.reserve("d", money(60, expected=60))
+    books.clock.now += RESERVATION_SECONDS
+    assert books.sums(money(0)) == (100, 0)
+    books.settle("c")
+    assert books.sums(money(0)) == (30, 0)
+
+
 def test_settlements_are_forgotten_after_a_while(books: Limited) -> None:
     for name in ("a", "b", "c"):
         books.settle(name, Charge("minute", NOON, 1))

@@ -12,9 +12,18 @@ import pytest
 from extproc.ledger import sqlite, sqlite_writer, unwritten
 from extproc.ledger.accounts import KEPT_SECONDS_MIN, WINDOW_SECONDS_MAX
 from extproc.ledger.bounds import Bounds, Pace
-from extproc.ledger.port import OpenLedger, Sum
+from extproc.ledger.port import OpenLedger, Standing, Sum
 from extproc.ledger.sqlite import SqliteLedger
-from extproc.policy.budgets import Charge, Claim, Denied, Reserve, Reserved, Settlement, Unavailable
+from extproc.policy.budgets import (
+    Balance,
+    Charge,
+    Claim,
+    Denied,
+    Reserve,
+    Reserved,
+    Settlement,
+    Unavailable,
+)
 from extproc.policy.windows import Window
 from tests.ledger_books import (
     DAY,
@@ -286,6 +295,34 @@ def test_what_is_being_settled_cannot_be_given_back(slow: FileBooks) -> None:
     assert slow.sums(NOTHING) == (20, 0)
 
 
+def test_what_is_overdue_while_it_is_being_settled_stays_as_it_is(slow: FileBooks) -> None:
+    slow.reserve("a", tokens(70))
+    slow.reserve("b", money(70))
+
+    async def run() -> None:
+        slow.block()
+        task = await _settling(slow, settlement("a", 20))
+        slow.clock.now += RESERVATION_SECONDS + 50
+        for _ in range(2):
+            await slow.ledger.release("a")
+            assert isinstance(
+                await slow.ledger.reserve(Reserve("a", "acme", (tokens(70),))), Reserved
+            )
+        assert slow.ledger.size.held == 1
+        slow.clock.now = NOON + 1  # and now the clock steps back
+        assert isinstance(await slow.ledger.reserve(Reserve("c", "acme", (slot(),))), Reserved)
+        slow.clock.now += RESERVATION_SECONDS
+        assert await slow.ledger.standing("acme", [slot()]) == (
+            Standing(Balance("slots", "concurrent_requests", 2, 2, None, None), 0, 0),
+        )
+        slow.unblock()
+        assert (await task)[0] == "settled"
+
+    slow.run(run())
+    assert slow.ledger.expired == 2
+    assert slow.sums(NOTHING, at=NOON) == (20, 0)
+
+
 def test_what_is_being_settled_without_being_known_is_not_held(slow: FileBooks) -> None:
     async def run() -> None:
         slow.block()
@@ -483,6 +520,23 @@ def test_reservations_are_unavailable_where_that_is_wished(new_books: NewBooks) 
     books.unblock()
     books.settle_all()
     assert isinstance(books.reserve("c", tokens(40)), Reserved)
+
+
+def test_a_disk_that_does_not_answer_is_no_longer_well(new_books: NewBooks) -> None:
+    books = new_books(pace=UNDISTURBED._replace(busy=60, slow=0.01), when_unavailable="deny")
+
+    async def run() -> None:
+        books.block()
+        task = await _settling(books)
+        await until(lambda: bool(books.ledger.health()))
+        assert books.ledger.health() == f"{books.path}: the disk has not answered for 0 s"
+        ask = Reserve("a", "acme", (tokens(1),))
+        assert isinstance(await books.ledger.reserve(ask), Unavailable)
+        books.unblock()
+        await task
+        assert books.ledger.health() == ""
+
+    books.run(run())
 
 
 def test_it_gets_well_without_being_asked(new_books: NewBooks) -> None:
