@@ -8,7 +8,7 @@ ENVOYS_READY := $(ENVOYS:%=.envoy/%/.ready)
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix conformance bench schema lock clean
+.PHONY: help demo test check fix conformance browser chaos bench schema lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -23,7 +23,7 @@ check: $(READY) ## Format, lint, types, layers, and every test that needs no Env
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 --ignore=tests/conformance $(T)
+	$(BIN)/python -m pytest -q -n 2 --ignore=tests/conformance --ignore=tests/browser $(T)
 
 conformance: $(READY) $(ENVOYS_READY) ## The scenarios through real Envoys, oldest and newest
 	$(BIN)/python -m pytest -q tests/conformance
@@ -34,6 +34,12 @@ fix: $(READY) ## Format and repair what can be repaired
 
 bench: $(READY) .envoy/1.40.0/.ready ## Measure: stages, counting, CPU through Envoy, first event
 	$(BIN)/python -m bench
+
+chaos: $(READY) .envoy/1.40.0/.ready ## Kill, stop and drain everything under load; then look at the books
+	$(BIN)/python -m chaos
+
+browser: $(READY) ## The budgets page in a real Chromium, which must be installed
+	$(BIN)/python -m pytest -q tests/browser
 
 schema: $(READY) ## Write the settings' JSON Schema anew
 	$(BIN)/llm-extproc schema > docs/settings.schema.json
