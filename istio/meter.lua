@@ -496,7 +496,7 @@ local function cut(meter, text)
   if meter.drops_lf and byte(text, 1) == LF then
     text = sub(text, 2)
   end
-  meter.drops_lf = meter.drops_lf and is_empty
+  meter.drops_lf = false
   meter.out = {}
   take_events(meter, text)
   if is_empty and not is_extra(look_at(meter, meter.tail)) then -- most likely the last chunk

@@ -384,6 +384,7 @@ async def test_where_there_is_no_extra_event_nothing_is_cut(meter: Stand, name: 
         pytest.param('{"choices":[{"delta":{}}],"usage":{"a":1}}', id="a choice"),
         pytest.param('{"usage":{"a":1},"choices":["x"]}', id="a string for a choice"),
         pytest.param('{"x":{"choices":[]},"usage":{"a":1}}', id="choices of another"),
+        pytest.param('{"response":{"choices":[]},"usage":{"a":1}}', id="of a response"),
         pytest.param('{"choices":[],"x":"' + "x" * 17_000 + '","usage":{"a":1}}', id="too long"),
         pytest.param('{"choices":[]}}\ndata: "usage":{"a":1}', id="no JSON"),
     ],
@@ -415,6 +416,16 @@ async def test_only_what_may_be_the_extra_event_is_held(meter: Stand) -> None:
         await exchange.pass_on(b"}]}\n\n")
         await exchange.pass_on(b"data: [DONE]")
         await exchange.pass_on(b"\n")
+        got = await exchange.finish()
+
+    assert got.is_whole
+
+
+async def test_the_other_half_of_what_was_passed_on_is_passed_on(meter: Stand) -> None:
+    async with meter.upstream() as upstream, upstream.exchange(llm=CUTTING) as exchange:
+        await exchange.begin(f"content-type: {EVENTS}")
+        await exchange.pass_on(b'data: {"choices":["x"],')
+        await exchange.pass_on(b'"choices":[],"usage":{"a":1}}\n\n')
         got = await exchange.finish()
 
     assert got.is_whole
@@ -527,6 +538,7 @@ async def test_memory_stays_bounded_over_100_megabytes(meter: Stand, name: str) 
 
     llm = (await meter.record(got)).llm
     assert llm["bytes"] == len(got.body) > 100_000_000
+    assert llm["events"] == got.body.count(b'"delta"')
     assert numbers(llm) in ((3, 4, 7), (7, 1, 8))
     assert after - before < 24_000_000
 
