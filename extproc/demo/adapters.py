@@ -3,31 +3,31 @@
 `python -m extproc.demo.adapters` listens on free ports of 127.0.0.1 and prints them as one line
 of JSON, by name; `control` is a port of its own, where tests read the books and open gates.
 
-A request may say how it wants to be answered:
-
-* `x-adapter-pause-ms`: between two events of a stream (default 40)
-* `x-adapter-gate`: wait before every event, or before a whole answer, until a
-  `POST /gates/NAME` lets one through
+A request may say how it wants to be answered: see `manners`.
 """
 
 import asyncio
 import datetime as dt
 import json
 import signal
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from aiohttp import WSMsgType, web
 
 from extproc.demo import anthropic_answers, hops, openai_answers
-from extproc.demo.asked import Asked, Asking, Event, Json
-from extproc.demo.books import Books, Entry, Gates
+from extproc.demo.asked import Asked, Asking, Event, Json, Told
+from extproc.demo.books import Answer, Books, Entry, Gates
 from extproc.demo.envoy import ADAPTERS
+from extproc.demo.manners import BEFORE_ANSWER, Manners, manners_of
 
-PAUSE_MS: Final = 40
 BODY_BYTES_MAX: Final = 64 << 20
 READY: Final = "adapters on "
 CONTROL: Final = "control"
+
+_RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
 
 
 class Api(NamedTuple):
@@ -36,6 +36,8 @@ class Api(NamedTuple):
     whole: Callable[[Asked], Json]
     events: Callable[[Asked], Iterator[Event]] | None = None
     ends_with: bytes = b""
+    told: Callable[[Asked], Told | None] = Asked.told
+    """What a whole answer says of tokens."""
 
 
 _DONE: Final = b"data: [DONE]\n\n"
@@ -45,10 +47,11 @@ APIS: Final = {
     "/v1/chat/completions": _CHAT,
     "/v1/chat": _CHAT,
     "/v1/completions": Api(openai_answers.completion, openai_answers.completion_events, _DONE),
-    "/v1/embeddings": Api(openai_answers.embeddings),
+    "/v1/embeddings": Api(openai_answers.embeddings, told=openai_answers.embeddings_told),
     "/v1/responses": Api(openai_answers.response, openai_answers.response_events),
     "/v1/messages": Api(anthropic_answers.message, anthropic_answers.message_events),
-    "/v1/messages/count_tokens": Api(anthropic_answers.token_count),
+    # Counting is free.
+    "/v1/messages/count_tokens": Api(anthropic_answers.token_count, told=lambda _: None),
 }
 
 
@@ -78,14 +81,32 @@ class Adapter:
             told = {"served_by": self._name, "path": request.path_qs, "body_bytes": len(body)}
             return self._json(told)
         try:
-            asked = self._asking.read(json.loads(body), created=_now())
+            manners = manners_of(request.headers)
+            asked = self._asking.read(json.loads(body), manners.usage, created=_now())
         except ValueError:
             return self._json({"error": {"message": "no JSON reached the adapter"}}, status=400)
+        answer = self._begin(request, asked)
+        await asyncio.sleep(manners.delay_seconds)
+        if manners.reset_after == BEFORE_ANSWER:
+            return _reset(request, web.Response())
+        if manners.status != web.HTTPOk.status_code:
+            return await self._refuse(request, answer, manners.status)
         if asked.is_streamed and api.events is not None:
-            return await self._stream(request, api.events(asked), api.ends_with)
-        if gate := request.headers.get("x-adapter-gate"):
-            await self._gates.pass_through(gate)
-        return self._json(api.whole(asked))
+            return await self._stream(request, api, asked, manners, answer)
+        return await self._whole(request, api, asked, manners, answer)
+
+    def _begin(self, request: web.Request, asked: Asked) -> Answer:
+        headers = request.headers
+        answer = Answer(
+            step=headers.get("x-demo-step", ""),
+            adapter=self._name,
+            path=request.path,
+            tenant=headers.get("x-tenant-id", ""),
+            model=headers.get("x-llm-model", asked.model),
+            estimate=int(headers.get("x-llm-prompt-tokens", 0)),
+        )
+        self._books.begin(answer)
+        return answer
 
     async def _receive(self, request: web.Request, entry: Entry) -> bytes:
         pieces = []
@@ -96,10 +117,8 @@ class Adapter:
         return b"".join(pieces)
 
     async def _stream(
-        self, request: web.Request, events: Iterator[Event], ends_with: bytes
+        self, request: web.Request, api: Api, asked: Asked, manners: Manners, answer: Answer
     ) -> web.StreamResponse:
-        pause_seconds = int(request.headers.get("x-adapter-pause-ms", PAUSE_MS)) / 1000
-        gate = request.headers.get("x-adapter-gate")
         response = web.StreamResponse(
             headers={
                 "content-type": "text/event-stream",
@@ -108,26 +127,75 @@ class Adapter:
             }
         )
         await response.prepare(request)
-        for event in events:
-            if gate is not None:
-                await self._gates.pass_through(gate)
-            await response.write(_encode(event))
-            if gate is None:
-                await asyncio.sleep(pause_seconds)
-        await response.write(ends_with)
+        answer.status = response.status
+        for event in api.events(asked) if api.events is not None else ():
+            if answer.events == manners.reset_after:
+                return _reset(request, response)
+            if manners.gate is not None:
+                await self._gates.pass_through(manners.gate)
+            data = _encode(event)
+            await response.write(data)
+            answer.events += 1
+            answer.words += event.words
+            answer.body_bytes += len(data)
+            answer.told = event.told or answer.told
+            if manners.gate is None:
+                await asyncio.sleep(manners.pause_seconds)
+        await response.write(api.ends_with)
         await response.write_eof()
+        answer.body_bytes += len(api.ends_with)
+        self._books.end(answer)
+        return response
+
+    async def _whole(
+        self, request: web.Request, api: Api, asked: Asked, manners: Manners, answer: Answer
+    ) -> web.StreamResponse:
+        if manners.gate is not None:
+            await self._gates.pass_through(manners.gate)
+        body = json.dumps(api.whole(asked)).encode()
+        headers = {"content-type": "application/json", "x-served-by": self._name}
+        response = web.StreamResponse(headers=headers)
+        response.content_length = len(body)
+        await response.prepare(request)
+        answer.status = response.status
+        if manners.reset_after is not None:
+            await response.write(body[: len(body) // 2])
+            return _reset(request, response)
+        await response.write(body)
+        await response.write_eof()
+        answer.body_bytes = len(body)
+        answer.told = api.told(asked)
+        self._books.end(answer)
+        return response
+
+    async def _refuse(self, request: web.Request, answer: Answer, status: int) -> web.Response:
+        response = self._json({"error": {"message": "as it was asked for"}}, status)
+        await response.prepare(request)
+        await response.write_eof()
+        answer.status = status
+        self._books.end(answer)
         return response
 
     async def _echo(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse()
-        await socket.prepare(request)
-        async for message in socket:
+        echo = web.WebSocketResponse()
+        await echo.prepare(request)
+        async for message in echo:
             if message.type is WSMsgType.TEXT:
-                await socket.send_str(f"{self._name}: {message.data}")
-        return socket
+                await echo.send_str(f"{self._name}: {message.data}")
+        return echo
 
     def _json(self, body: Json, status: int = 200) -> web.Response:
         return web.json_response(body, status=status, headers={"x-served-by": self._name})
+
+
+def _reset(request: web.Request, response: web.StreamResponse) -> web.StreamResponse:
+    """Break the connection off, with a reset and not with an end."""
+    transport = request.transport
+    if transport is not None:
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
+        transport.abort()
+    return response
 
 
 def _encode(event: Event) -> bytes:
@@ -140,10 +208,16 @@ def _now() -> int:
 
 
 def control_app(books: Books, gates: Gates) -> web.Application:
-    """Serve `GET /books?step=NAME` and `POST /gates/NAME`."""
+    """Serve `GET /books?step=NAME`, `GET /answers`, `GET /served` and `POST /gates/NAME`."""
 
     async def read_books(request: web.Request) -> web.Response:
         return web.json_response(books.as_json(request.query.get("step")))
+
+    async def read_answers(_: web.Request) -> web.Response:
+        return web.Response(body=books.answers(), content_type="application/json")
+
+    async def read_served(_: web.Request) -> web.Response:
+        return web.Response(body=books.served(), content_type="application/json")
 
     async def open_gate(request: web.Request) -> web.Response:
         gates.let_through(request.match_info["name"])
@@ -151,6 +225,8 @@ def control_app(books: Books, gates: Gates) -> web.Application:
 
     app = web.Application()
     app.router.add_get("/books", read_books)
+    app.router.add_get("/answers", read_answers)
+    app.router.add_get("/served", read_served)
     app.router.add_post("/gates/{name}", open_gate)
     return app
 

@@ -2,38 +2,53 @@
 
 from collections.abc import Iterator
 
-from extproc.demo.asked import Asked, Event, Json
+from extproc.demo.asked import Asked, Event, Json, Told
 
 
 def message(asked: Asked) -> Json:
     """`message`, with its text in one block."""
-    return _head(asked) | {
+    head = _head(asked) | {
         "content": [{"type": "text", "text": asked.text()}],
         "stop_reason": _reason(asked),
-        "usage": {"input_tokens": asked.prompt_words(), "output_tokens": len(asked.words())},
     }
+    return head | _usage(asked.told())
 
 
 def message_events(asked: Asked) -> Iterator[Event]:
     """From `message_start` to `message_stop`; usage comes first in part, then for good."""
     block = {"index": 0}
-    start = _head(asked) | {"usage": {"input_tokens": asked.prompt_words(), "output_tokens": 1}}
-    yield _event("message_start", {"message": start})
+    told = asked.told()
+    begun = None if told is None else told._replace(completion=1, reasoning=0)
+    start = _head(asked) | _usage(begun)
+    yield _event("message_start", {"message": start})._replace(told=begun)
     yield _event("content_block_start", block | {"content_block": {"type": "text", "text": ""}})
     yield _event("ping", {})
     for piece in asked.pieces():
         yield _event(
             "content_block_delta", block | {"delta": {"type": "text_delta", "text": piece}}
-        )
+        )._replace(words=1)
     yield _event("content_block_stop", block)
     delta = {"stop_reason": _reason(asked), "stop_sequence": None}
-    yield _event("message_delta", {"delta": delta, "usage": {"output_tokens": len(asked.words())}})
+    usage = {} if told is None else {"usage": {"output_tokens": told.completion}}
+    yield _event("message_delta", {"delta": delta} | usage)._replace(told=told)
     yield _event("message_stop", {})
 
 
 def token_count(asked: Asked) -> Json:
     """What `count_tokens` says."""
     return {"input_tokens": asked.prompt_words()}
+
+
+def _usage(told: Told | None) -> Json:
+    """`usage`, in which what has to do with the cache is apart from the rest of the input."""
+    if told is None:
+        return {}
+    cache = {
+        "cache_read_input_tokens": told.cached,
+        "cache_creation_input_tokens": told.cache_write,
+    }
+    rest = told.prompt - told.cached - told.cache_write
+    return {"usage": {"input_tokens": rest, "output_tokens": told.completion, **cache}}
 
 
 def _event(name: str, data: Json) -> Event:

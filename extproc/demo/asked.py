@@ -4,16 +4,42 @@ import itertools
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from extproc.demo.manners import Usage
+
 WORDS_QUOTED_MAX: Final = 10
 
 Json = dict[str, Any]
 
 
+class Told(NamedTuple):
+    """The tokens that an answer says it took.
+
+    `cached` and `cache_write` are parts of `prompt`, `reasoning` of `completion`.
+    """
+
+    prompt: int
+    completion: int
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+    @property
+    def total(self) -> int:
+        """Every token."""
+        return self.prompt + self.completion
+
+
 class Event(NamedTuple):
-    """One Server-Sent Event. `name` is empty where an API names none."""
+    """One Server-Sent Event. `name` is empty where an API names none.
+
+    `words` is how many words of the answer are in it, `told` what it says of tokens; a later
+    one replaces an earlier one.
+    """
 
     name: str
     data: Json
+    words: int = 0
+    told: Told | None = None
 
 
 class Asked(NamedTuple):
@@ -27,6 +53,7 @@ class Asked(NamedTuple):
     words_max: int | None
     is_streamed: bool
     body: Json
+    usage: Usage
 
     def words(self) -> list[str]:
         """Write the answer, which says who wrote it, and cut it where the request says so."""
@@ -51,6 +78,17 @@ class Asked(NamedTuple):
         """Count the prompt, at least one."""
         return max(1, len(self.prompt.split()))
 
+    def told(self) -> Told | None:
+        """Say what the whole answer took; None where that is not to be told."""
+        prompt, completion = self.prompt_words(), len(self.words())
+        match self.usage:
+            case "missing":
+                return None
+            case "plain":
+                return Told(prompt, completion)
+            case "details":
+                return Told(prompt, completion, prompt // 2, prompt // 4, completion // 3)
+
     def is_cut(self) -> bool:
         """Whether the answer ends because the request allowed no more of it."""
         return self.words_max is not None and len(self.words()) >= self.words_max
@@ -63,7 +101,7 @@ class Asking:
         self._adapter = adapter
         self._numbers = itertools.count(1)
 
-    def read(self, body: Json, *, created: int) -> Asked:
+    def read(self, body: Json, usage: Usage, *, created: int) -> Asked:
         """Take from a body of any API what an answer needs."""
         limits = ("max_completion_tokens", "max_output_tokens", "max_tokens")
         found = (body.get(name) for name in limits)
@@ -76,6 +114,7 @@ class Asking:
             words_max=next((limit for limit in found if isinstance(limit, int)), None),
             is_streamed=body.get("stream") is True,
             body=body,
+            usage=usage,
         )
 
 

@@ -3,16 +3,28 @@
 from collections.abc import Iterator
 from typing import Any
 
-from extproc.demo.asked import Asked, Event, Json
+from extproc.demo.asked import Asked, Event, Json, Told
 
 
-def _usage(asked: Asked) -> Json:
-    prompt, completion = asked.prompt_words(), len(asked.words())
-    return {
-        "prompt_tokens": prompt,
-        "completion_tokens": completion,
-        "total_tokens": prompt + completion,
+def _usage(told: Told) -> Json:
+    """As chats and completions have it; details only where there are any."""
+    usage: Json = {
+        "prompt_tokens": told.prompt,
+        "completion_tokens": told.completion,
+        "total_tokens": told.total,
     }
+    if any(told[2:]):
+        usage["prompt_tokens_details"] = _prompt_details(told)
+        usage["completion_tokens_details"] = {"reasoning_tokens": told.reasoning}
+    return usage
+
+
+def _whole_usage(told: Told | None) -> Json:
+    return {} if told is None else {"usage": _usage(told)}
+
+
+def _prompt_details(told: Told) -> Json:
+    return {"cached_tokens": told.cached, "cache_write_tokens": told.cache_write}
 
 
 def _reason(asked: Asked) -> str:
@@ -39,7 +51,7 @@ def chat(asked: Asked) -> Json:
                 "finish_reason": _reason(asked),
             }
         ],
-        "usage": _usage(asked),
+        **_whole_usage(asked.told()),
     }
 
 
@@ -56,14 +68,15 @@ def chat_events(asked: Asked) -> Iterator[Event]:
         "created": asked.created,
         "model": asked.model,
     }
-    if _wants_usage(asked):
+    told = asked.told() if _wants_usage(asked) else None
+    if told is not None:
         head["usage"] = None
     yield chunk({"role": "assistant", "content": ""})
     for piece in asked.pieces():
-        yield chunk({"content": piece})
+        yield chunk({"content": piece})._replace(words=1)
     yield chunk({}, _reason(asked))
-    if _wants_usage(asked):
-        yield Event("", head | {"choices": [], "usage": _usage(asked)})
+    if told is not None:
+        yield Event("", head | {"choices": [], "usage": _usage(told)}, told=told)
 
 
 def completion(asked: Asked) -> Json:
@@ -74,7 +87,7 @@ def completion(asked: Asked) -> Json:
         "logprobs": None,
         "finish_reason": _reason(asked),
     }
-    return _completion_head(asked) | {"choices": [choice], "usage": _usage(asked)}
+    return _completion_head(asked) | {"choices": [choice]} | _whole_usage(asked.told())
 
 
 def completion_events(asked: Asked) -> Iterator[Event]:
@@ -83,9 +96,10 @@ def completion_events(asked: Asked) -> Iterator[Event]:
     *pieces, last = asked.pieces()
     for piece, reason in [*((piece, None) for piece in pieces), (last, _reason(asked))]:
         choice = {"index": 0, "text": piece, "logprobs": None, "finish_reason": reason}
-        yield Event("", head | {"choices": [choice]})
-    if _wants_usage(asked):
-        yield Event("", head | {"choices": [], "usage": _usage(asked)})
+        yield Event("", head | {"choices": [choice]}, words=1)
+    told = asked.told() if _wants_usage(asked) else None
+    if told is not None:
+        yield Event("", head | {"choices": [], "usage": _usage(told)}, told=told)
 
 
 def _completion_head(asked: Asked) -> Json:
@@ -101,7 +115,8 @@ def embeddings(asked: Asked) -> Json:
     """One small vector for each input."""
     given: Any = asked.body.get("input", "")
     texts = given if isinstance(given, list) else [given]
-    prompt = asked.prompt_words()
+    told = embeddings_told(asked)
+    usage = {} if told is None else {"prompt_tokens": told.prompt, "total_tokens": told.prompt}
     return {
         "object": "list",
         "model": asked.model,
@@ -109,22 +124,31 @@ def embeddings(asked: Asked) -> Json:
             {"object": "embedding", "index": i, "embedding": [0.25, -0.5, 0.125]}
             for i in range(len(texts))
         ],
-        "usage": {"prompt_tokens": prompt, "total_tokens": prompt},
+        "usage": usage,
     }
+
+
+def embeddings_told(asked: Asked) -> Told | None:
+    """What embeddings take: nothing is written."""
+    told = asked.told()
+    return None if told is None else Told(told.prompt, 0)
 
 
 def response(asked: Asked) -> Json:
     """`response`, completed."""
-    usage = _usage(asked)
-    return _response_head(asked, "completed") | {
-        "output": [_item(asked, "completed", [_part(asked.text())])],
-        "usage": {
-            "input_tokens": usage["prompt_tokens"],
-            "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
-            "output_tokens": usage["completion_tokens"],
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": usage["total_tokens"],
-        },
+    output = {"output": [_item(asked, "completed", [_part(asked.text())])]}
+    return _response_head(asked, "completed") | output | {"usage": _response_usage(asked.told())}
+
+
+def _response_usage(told: Told | None) -> Json | None:
+    if told is None:
+        return None
+    return {
+        "input_tokens": told.prompt,
+        "input_tokens_details": _prompt_details(told),
+        "output_tokens": told.completion,
+        "output_tokens_details": {"reasoning_tokens": told.reasoning},
+        "total_tokens": told.total,
     }
 
 
@@ -149,7 +173,9 @@ def response_events(asked: Asked) -> Iterator[Event]:
         ("response.completed", {"response": response(asked)}),
     ]
     for number, (name, data) in enumerate(events):
-        yield Event(name, {"type": name, "sequence_number": number, **data})
+        words = 1 if name == "response.output_text.delta" else 0
+        told = asked.told() if name == "response.completed" else None
+        yield Event(name, {"type": name, "sequence_number": number, **data}, words, told)
 
 
 def _response_head(asked: Asked, status: str) -> Json:
