@@ -7,31 +7,30 @@ from typing import NamedTuple, cast
 from bench.sse_events import END, found_in
 
 
-class Told(NamedTuple):
-    """One event, as it was read."""
+class Read(NamedTuple):
+    """What the socket gave at once, if there was an event in it."""
 
-    made_ns: int
     read_ns: int
+    made_ns: tuple[int, ...]
+    chunks: int
+    """Chunks that held exactly one event."""
 
 
 class Heard(NamedTuple):
     """One stream, from the request on."""
 
     asked_ns: int
-    reads: tuple[tuple[Told, ...], ...]
-    """The events of each read that had any."""
-    chunks: int
-    """Chunks that held exactly one event."""
-
-    @property
-    def events(self) -> list[Told]:
-        """All of them, in order."""
-        return [told for read in self.reads for told in read]
+    reads: tuple[Read, ...]
 
     @property
     def first_ms(self) -> float:
         """From the request to the first event."""
-        return (self.reads[0][0].read_ns - self.asked_ns) / 1e6
+        return (self.reads[0].read_ns - self.asked_ns) / 1e6
+
+    @property
+    def events(self) -> int:
+        """How many there were."""
+        return sum(len(read.made_ns) for read in self.reads)
 
 
 class Listener(asyncio.Protocol):
@@ -69,17 +68,15 @@ class Listener(asyncio.Protocol):
 
     def heard(self) -> Heard:
         """What came, once it is over."""
-        reads: list[tuple[Told, ...]] = []
-        chunks = 0
+        reads: list[Read] = []
         rest = b""
         for read_ns, data in self._pieces:
             # An event counts when its last byte is there.
             whole, end, rest = (rest + data).rpartition(b"\n\n\r\n")
             found = found_in(whole + end)
-            chunks += found.chunks
             if found.made_ns:
-                reads.append(tuple(Told(made_ns, read_ns) for made_ns in found.made_ns))
-        return Heard(self._asked_ns, tuple(reads), chunks)
+                reads.append(Read(read_ns, found.made_ns, found.chunks))
+        return Heard(self._asked_ns, tuple(reads))
 
 
 async def connect(port: int, request: bytes) -> tuple[asyncio.BaseTransport, Listener]:

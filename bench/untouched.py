@@ -24,7 +24,7 @@ import uvloop
 import yaml
 
 from bench.corpus import chats
-from bench.sse_client import Heard, Listener, connect
+from bench.sse_client import Heard, Listener, Read, connect
 from extproc.demo.envoy import ADAPTERS, Gateway, Wiring, gateway
 from extproc.demo.process import child
 from extproc.demo.stage import service
@@ -60,7 +60,7 @@ class Way(NamedTuple):
 
 
 class Round(NamedTuple):
-    """What one round of streams came to. CPU in µs an event."""
+    """What came of one round while all streams were flowing. CPU in µs an event."""
 
     first_ms: list[float]
     gap_ms: list[float]
@@ -71,7 +71,7 @@ class Round(NamedTuple):
     merged: int
     """Events that did not have a chunk to themselves."""
     messages: int
-    """Sent to processors while the streams were flowing."""
+    """Sent to processors."""
     cpu: Mapping[str, float]
 
 
@@ -218,26 +218,29 @@ def _round(
     Raises:
         SystemExit: an event is missing.
     """
-    begin, end = window
-    flowing = [[told for told in one.events if begin <= told.read_ns < end] for one in heard]
-    events = sum(map(len, flowing))
-    if missing := sum(number - len(one.events) for one in heard):
+    if missing := sum(number - one.events for one in heard):
         msg = f"{missing} events are missing"
         raise SystemExit(msg)
+    begin, end = window
+    streams = [[read for read in one.reads if begin <= read.read_ns < end] for one in heard]
+    reads = [read for stream in streams for read in stream]
+    events = sum(len(read.made_ns) for read in reads)
     return Round(
         first_ms=[one.first_ms for one in heard],
-        gap_ms=[
-            (late.read_ns - early.read_ns) / 1e6
-            for stream in flowing
-            for early, late in pairwise(stream)
-        ],
-        delay_ms=[(told.read_ns - told.made_ns) / 1e6 for stream in flowing for told in stream],
+        gap_ms=[gap for stream in streams for gap in _gaps_ms(stream)],
+        delay_ms=[(read.read_ns - made) / 1e6 for read in reads for made in read.made_ns],
         events=events,
-        together=sum(len(read) - 1 for one in heard for read in one.reads),
-        merged=sum(len(one.events) - one.chunks for one in heard),
+        together=events - len(reads),
+        merged=events - sum(read.chunks for read in reads),
         messages=messages,
         cpu={name: 1e6 * used / events for name, used in cpu.items()},
     )
+
+
+def _gaps_ms(stream: Sequence[Read]) -> Iterator[float]:
+    """Between one event and the next: none where they were read together."""
+    times = [read.read_ns for read in stream for _ in read.made_ns]
+    return ((late - early) / 1e6 for early, late in pairwise(times))
 
 
 async def compare(
