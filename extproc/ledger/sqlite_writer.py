@@ -22,7 +22,7 @@ from typing import Final, NamedTuple, TypeVar
 from extproc.ledger.bounds import Pace
 from extproc.ledger.holdings import Holdings, Plan
 from extproc.ledger.notes import Notes, unavailable
-from extproc.ledger.remembered import SETTLED, Expired
+from extproc.ledger.remembered import Expired
 from extproc.ledger.sqlite_file import Contents, LedgerFile
 from extproc.ledger.sqlite_opening import advice
 from extproc.ledger.unwritten import ID_KEPT_SECONDS, Unwritten
@@ -183,10 +183,10 @@ class Writer:
             _refuse(batches)
 
     async def _look_up(self, batches: Sequence[_Batch]) -> dict[str, Expired]:
-        """What the file knows of their reservations. Most are not over yet."""
-        known = self._holdings.remembered.get
+        """What the file knows of their reservations, where memory knows nothing of their end."""
+        known = self._holdings.remembered
         names = {s.reservation for batch in batches for s in batch.settlements}
-        names = {name for name in names if known(name) is not SETTLED}
+        names = {name for name in names if name not in known}
         return await self._in_thread(self._file.look_up, names) if names else {}
 
     async def _plan(

@@ -78,7 +78,7 @@ class Unwritten:
         for name in names:
             expired, changes, at = self._expired[name]
             ends = [account.span.end for account, _ in changes]
-            past.append(Past(name, expired, max(at, *ends, at) + ID_KEPT_SECONDS))
+            past.append(Past(name, expired, max([at, *ends]) + ID_KEPT_SECONDS))
             for account, amount in changes:
                 more[account] += amount
         for plan in plans:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from extproc.ledger import sqlite, sqlite_writer, unwritten
+from extproc.ledger import notes, sqlite, sqlite_writer, unwritten
 from extproc.ledger.accounts import KEPT_SECONDS_MIN, WINDOW_SECONDS_MAX
 from extproc.ledger.bounds import Bounds, Pace
 from extproc.ledger.port import OpenLedger, Standing, Sum
@@ -399,6 +399,29 @@ def test_beyond_those_that_wait_a_batch_has_to_come_again(
     slow.run(run())
 
 
+def test_notes_that_wait_together_have_room_together(
+    slow: FileBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notes, "NOTES_MAX", 2)
+
+    async def run() -> None:
+        slow.block()
+        first = await _settling(slow)
+        changes: list[dict[str, str | None]] = [{"a": "", "b": ""}, {"c": ""}, {"a": None}]
+        rest = [
+            asyncio.ensure_future(slow.ledger.settle([settlement(f"{number}")], change))
+            for number, change in enumerate([*changes, changes[1]])
+        ]
+        await asyncio.sleep(0)
+        slow.unblock()
+        await first
+        taken = [settled for (settled,) in await asyncio.gather(*rest)]
+        assert taken == ["unknown", "unavailable", "unknown", "unknown"]
+
+    slow.run(run())
+    assert slow.ledger.notes("") == {"b": "", "c": ""}
+
+
 def test_whoever_gives_up_waiting_finds_it_written(slow: FileBooks) -> None:
     async def run() -> None:
         slow.block()
@@ -496,6 +519,21 @@ def test_what_falls_due_while_its_settlement_fails_is_held_a_while_longer(
     assert books.sums(money(0)) == (0, 110)
     books.clock.now += 1
     assert books.sums(money(0)) == (99, 0)
+
+
+def test_what_memory_has_forgotten_before_it_could_be_written_is_known(
+    new_books: NewBooks,
+) -> None:
+    books = new_books(bounds=Bounds(remembered=1))
+    for name in "ab":
+        books.reserve(name, money(100, expected=90))
+    books.clock.now += RESERVATION_SECONDS
+    assert books.sums(money(0)) == (180, 0)
+    assert books.ledger.size.remembered == 1
+
+    assert books.settle("a", Charge("day", NOON, 5)) == "late"
+
+    assert books.sums(money(0)) == (95, 0)
 
 
 def test_reservations_go_on_from_memory(new_books: NewBooks) -> None:
@@ -680,6 +718,15 @@ def test_a_settlement_is_known_until_its_last_window_is_over_and_a_while_longer(
     assert books.settle("a") == "unknown"
 
 
+def test_what_expired_without_windows_is_known_for_two_hours(books: FileBooks) -> None:
+    books.reserve("a", slot())
+    books.clock.now += RESERVATION_SECONDS
+    books.settle_all()
+
+    until_ = books.clock.now + unwritten.ID_KEPT_SECONDS
+    assert books.count("SELECT keep_until FROM past") == until_
+
+
 def test_a_settlement_without_windows_is_known_for_two_hours(pruned: FileBooks) -> None:
     books = pruned
     books.settle("a")
@@ -726,9 +773,9 @@ def test_a_window_that_new_settings_make_longer_is_kept_longer(books: FileBooks)
 def test_a_window_of_which_only_the_start_is_known_lasts_as_long_as_those_before(
     books: FileBooks, restart: Restart
 ) -> None:
+    books.settle_all(settlement("b", 1, NOON - 120))
     books.reserve("a", tokens(1))
     books.settle("a", Charge("minute", NOON, 1), Charge("unseen", NOON, 1))
-    books.settle_all(settlement("b", 1, NOON - 120))
     for name in ("c", "d"):
         restart(books)
 
@@ -736,12 +783,58 @@ def test_a_window_of_which_only_the_start_is_known_lasts_as_long_as_those_before
 
         spans = {(s.budget, s.start): s.end - s.start for s in books.ledger.sums()}
         assert spans == {
+            ("minute", NOON - 120): WINDOW_SECONDS_MAX,
             ("minute", NOON): 60,
             ("unseen", NOON): WINDOW_SECONDS_MAX,
             ("other", NOON): WINDOW_SECONDS_MAX,
         }
     books.clock.now = NOON + 60
     assert Sum("acme", "minute", NOON + 60, NOON + 120, 2, 0) in books.ledger.sums()
+
+
+def test_of_several_lengths_before_a_restart_the_longest_counts(books: FileBooks) -> None:
+    for name, seconds in (("a", 60), ("b", 3600), ("c", 60)):
+        claim = tokens(1)._replace(window=Window(seconds=seconds))
+        answer = books.reserve(name, claim)
+        assert isinstance(answer, Reserved)
+        books.settle(name, Charge("minute", 0, 1))
+        books.clock.now += 1260 if name == "b" else 1200
+    books.restart()
+
+    books.settle("d", Charge("minute", NOON + 3660, 1))
+
+    assert books.count("SELECT max(window_end) FROM account") == NOON + 2 * 3600 + 60
+
+
+def test_slots_leave_nothing_in_the_file(books: FileBooks) -> None:
+    books.reserve("a", slot())
+    books.release("a")
+    books.clock.now += KEPT_SECONDS_MIN
+    books.reserve("b", slot())
+
+    books.settle_all()
+
+    assert books.count("SELECT count(*) FROM account") == 0
+
+
+def test_what_was_forgotten_does_not_come_again_with_what_expired_in_it(
+    books: FileBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unwritten, "WRITTEN_AT_ONCE", 1)
+    for tenant in ("umbra", "weyland"):
+        books.reserve(tenant, tokens(9, expected=5), tenant=tenant)
+        books.reserve(f"{tenant} 2", money(1), tenant=tenant)
+    books.reserve("a", tokens(9, expected=5))
+    for later in (100.0, 60 + KEPT_SECONDS_MIN):
+        books.clock.now = NOON + later
+        books.ledger.sums()
+    assert books.settle_all(settlement("b", 2)) == ("unknown",)  # opens it anew
+    for _ in range(5):
+        assert (
+            books.count("SELECT committed FROM account WHERE tenant = 'acme' AND budget = 'minute'")
+            == 2
+        )
+        books.settle_all()
 
 
 def test_an_account_that_was_forgotten_and_comes_again_begins_at_nothing(
