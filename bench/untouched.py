@@ -5,7 +5,7 @@
 Upstream and client are bare protocols in processes of their own (this one is the client), and
 every event carries the instant of its making. Rounds alternate between Envoys that all run. CPU
 is what the kernel counted while all streams were flowing: after the last one's first event, and
-before any ended.
+before any ended. On a machine that does other things as well, run it under `nice -n -10`.
 """
 
 import argparse
