@@ -49,7 +49,9 @@ APIS: Final = {
     "/v1/completions": Api(openai_answers.completion, openai_answers.completion_events, _DONE),
     "/v1/embeddings": Api(openai_answers.embeddings, told=openai_answers.embeddings_told),
     "/v1/responses": Api(openai_answers.response, openai_answers.response_events),
-    "/v1/messages": Api(anthropic_answers.message, anthropic_answers.message_events),
+    "/v1/messages": Api(
+        anthropic_answers.message, anthropic_answers.message_events, told=anthropic_answers.told
+    ),
     # Counting is free.
     "/v1/messages/count_tokens": Api(anthropic_answers.token_count, told=lambda _: None),
 }
@@ -159,7 +161,8 @@ class Adapter:
         await response.prepare(request)
         answer.status = response.status
         if manners.reset_after is not None:
-            await response.write(body[: len(body) // 2])
+            answer.body_bytes = len(body) // 2
+            await response.write(body[: answer.body_bytes])
             return _reset(request, response)
         await response.write(body)
         await response.write_eof()

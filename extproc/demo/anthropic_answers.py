@@ -11,14 +11,14 @@ def message(asked: Asked) -> Json:
         "content": [{"type": "text", "text": asked.text()}],
         "stop_reason": _reason(asked),
     }
-    return head | _usage(asked.told())
+    return head | _usage(told(asked))
 
 
 def message_events(asked: Asked) -> Iterator[Event]:
     """From `message_start` to `message_stop`; usage comes first in part, then for good."""
     block = {"index": 0}
-    told = asked.told()
-    begun = None if told is None else told._replace(completion=1, reasoning=0)
+    last = told(asked)
+    begun = None if last is None else last._replace(completion=1)
     start = _head(asked) | _usage(begun)
     yield _event("message_start", {"message": start})._replace(told=begun)
     yield _event("content_block_start", block | {"content_block": {"type": "text", "text": ""}})
@@ -29,9 +29,15 @@ def message_events(asked: Asked) -> Iterator[Event]:
         )._replace(words=1)
     yield _event("content_block_stop", block)
     delta = {"stop_reason": _reason(asked), "stop_sequence": None}
-    usage = {} if told is None else {"usage": {"output_tokens": told.completion}}
-    yield _event("message_delta", {"delta": delta} | usage)._replace(told=told)
+    usage = {} if last is None else {"usage": {"output_tokens": last.completion}}
+    yield _event("message_delta", {"delta": delta} | usage)._replace(told=last)
     yield _event("message_stop", {})
+
+
+def told(asked: Asked) -> Told | None:
+    """What a message takes. How much of it were thoughts this API does not tell."""
+    found = asked.told()
+    return None if found is None else found._replace(reasoning=0)
 
 
 def token_count(asked: Asked) -> Json:
@@ -39,16 +45,16 @@ def token_count(asked: Asked) -> Json:
     return {"input_tokens": asked.prompt_words()}
 
 
-def _usage(told: Told | None) -> Json:
+def _usage(took: Told | None) -> Json:
     """`usage`, in which what has to do with the cache is apart from the rest of the input."""
-    if told is None:
+    if took is None:
         return {}
     cache = {
-        "cache_read_input_tokens": told.cached,
-        "cache_creation_input_tokens": told.cache_write,
+        "cache_read_input_tokens": took.cached,
+        "cache_creation_input_tokens": took.cache_write,
     }
-    rest = told.prompt - told.cached - told.cache_write
-    return {"usage": {"input_tokens": rest, "output_tokens": told.completion, **cache}}
+    rest = took.prompt - took.cached - took.cache_write
+    return {"usage": {"input_tokens": rest, "output_tokens": took.completion, **cache}}
 
 
 def _event(name: str, data: Json) -> Event:
