@@ -231,7 +231,7 @@ class Writer:
 
     async def _prune(self) -> None:
         """Forget some of what is over for long enough, if it is time for that."""
-        if self._trouble or self._loop.time() < self._prune_at:
+        if self._loop.time() < self._prune_at:
             return
         self._prune_at = self._loop.time() + self._pace.tick
         try:

@@ -36,7 +36,7 @@ from tests.ledger_books import (
     tokens,
 )
 from tests.ledger_contract import LedgerContract
-from tests.ledger_files import FileBooks, until
+from tests.ledger_files import PATIENCE_SECONDS, FileBooks, until
 
 NOTHING = tokens(0)
 MONTH = Window(calendar="month")
@@ -450,6 +450,23 @@ def test_all_that_waits_is_written_when_it_closes(slow: FileBooks) -> None:
     assert slow.sums(NOTHING) == (2, 0)
 
 
+def test_what_falls_due_while_the_last_batch_is_written_is_charged(slow: FileBooks) -> None:
+    slow.reserve("a", money(100, expected=90))
+
+    async def run() -> None:
+        slow.block()
+        await _settling(slow)
+        slow.clock.now += RESERVATION_SECONDS
+        end = asyncio.ensure_future(slow.end())
+        await asyncio.sleep(0)
+        slow.unblock()
+        await end
+
+    slow.run(run())
+    slow.restart()
+    assert slow.sums(money(0)) == (90, 0)
+
+
 def test_after_it_closes_nothing_is_taken(books: FileBooks) -> None:
     ledger = books.ledger
     books.restart()
@@ -683,6 +700,25 @@ def test_a_bug_lets_nobody_wait(books: FileBooks, caplog: pytest.LogCaptureFixtu
     assert books.sums(NOTHING) == (1, 0)
     books.restart()
     assert books.settle_all(settlement("a"), settlement("b")) == ("repeated", "unknown")
+
+
+def test_a_bug_lets_nobody_wait_who_comes_after_it(
+    slow: FileBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite_writer, "WRITTEN_TOGETHER_MAX", 1)
+
+    async def run() -> None:
+        slow.block()
+        first = await _settling(slow)
+        rest = [asyncio.ensure_future(slow.ledger.settle([settlement(name)])) for name in "ab"]
+        await asyncio.sleep(0)
+        monkeypatch.setattr(slow.ledger._unwritten, "clock", None)  # noqa: SLF001  # a bug
+        slow.unblock()
+        assert await first == ("unknown",)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await asyncio.gather(*rest) == [("unavailable",), ("unavailable",)]
+
+    slow.run(run())
 
 
 # What is kept how long.

@@ -107,16 +107,25 @@ def test_a_part_of_a_way_is_looked_through_at_a_time(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sqlite_file, "PRUNED_PER_STEP", 700)
-    stay = [Past(f"s{number:032x}"[-32:], SETTLED, NOON + 9000) for number in range(300)]
+    stay = [Past(f"a{number}", SETTLED, NOON + 9000) for number in range(800)]
     with closing(opened(path)) as file:
         file.write(Transaction(NOON, [*MANY, *stay], [], [], {}))
         assert file.prune(NOON + 7199, 7200) == (0.0, False)
         steps = [file.prune(NOON + 7200, 7200) for _ in range(8)]
 
-        assert [was_last for _, was_last in steps].index(True) <= 3
+        assert [was_last for _, was_last in steps].index(True) == 3  # one was before
         assert {until for until, _ in steps} == {NOON, 0.0}
-        assert len(file.look_up(past.reservation for past in [*MANY, *stay])) == 300
+        assert len(file.look_up(past.reservation for past in [*MANY, *stay])) == 800
     assert contents(path).forgotten_until == NOON
+
+
+def test_what_was_forgotten_first_may_have_been_over_last(path: Path) -> None:
+    with closing(opened(path)) as file:
+        for until in (NOON + 1, NOON):
+            file.write(Transaction(NOON, [Past("a", SETTLED, until)], [], [], {}))
+            assert file.prune(NOON + 1, 0) == (until, True)
+
+    assert contents(path).forgotten_until == NOON + 1
 
 
 def test_what_is_looked_through_meanwhile_grows(path: Path) -> None:
@@ -136,6 +145,16 @@ def test_what_is_committed_is_flushed_to_the_disk(path: Path) -> None:
 
 def test_a_closed_ledger_is_one_file(used: Path) -> None:
     assert sorted(p.name for p in used.parent.iterdir()) == ["ledger.db", "ledger.db.lock"]
+
+
+def test_a_transaction_that_could_not_be_undone_is_undone_before_the_next(path: Path) -> None:
+    with closing(opened(path)) as file:
+        execute = file._connection.execute  # noqa: SLF001  # as a failed rollback leaves it
+        execute("BEGIN")
+        execute("INSERT INTO note VALUES ('half', 'done')")
+        file.write(Transaction(NOON, [], [ROW], [], {}))
+
+    assert contents(path) == Contents([ROW], {}, 0.0)
 
 
 # One at a time.
