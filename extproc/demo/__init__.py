@@ -1,8 +1,9 @@
 """The whole thing on one machine: a real Envoy, the filter, model adapters, two SDKs.
 
 `process` starts children, `envoy` an Envoy, `stage` all of it; the conformance tests stand on
-the same three. `adapters` is what is behind Envoy, `clients` and `steps` what is in front, and
-`screen` shows what Envoy's access log says about it.
+the same three. `adapters` and `hops` are what is behind Envoy, `clients` and `steps` what is in
+front; `play` takes the steps while `screen` shows what Envoy's access log says about them. At the
+end `figures` compares what the service charged with what the models say they served.
 """
 
 

@@ -1,10 +1,12 @@
-"""Calls through Envoy by the SDKs that people use, and what came of each."""
+"""Calls through Envoy by the SDKs that people use and by those who use none; what came of each."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
+import aiohttp
 import anthropic
 import openai
 
@@ -41,15 +43,26 @@ class Outcome(NamedTuple):
     """When each piece of the answer came, in seconds since it was asked for."""
 
 
+class UsageMissingError(Exception):
+    """A stream ended without the usage that its client had asked for."""
+
+
 class Sdks(NamedTuple):
-    """Both, with one tenant's key. Each sends it in a header of its own."""
+    """Both, with one tenant's key, which each sends in a header of its own; and plain HTTP."""
 
     openai: openai.AsyncOpenAI
     anthropic: anthropic.AsyncAnthropic
+    http: aiohttp.ClientSession
+
+    async def close(self) -> None:
+        """Let go of all connections."""
+        await self.openai.close()
+        await self.anthropic.close()
+        await self.http.close()
 
 
 def sdks(url: str, key: str) -> Sdks:
-    """Point both SDKs at a gateway. Whoever asks for them closes them."""
+    """Point all of them at a gateway. Whoever asks for them closes them."""
     return Sdks(
         # Proxies of the environment are for other networks than this machine.
         openai.AsyncOpenAI(
@@ -63,6 +76,11 @@ def sdks(url: str, key: str) -> Sdks:
             api_key=key,
             timeout=TIMEOUT_SECONDS,
             http_client=anthropic.DefaultAsyncHttpxClient(trust_env=False),
+        ),
+        aiohttp.ClientSession(
+            url,
+            headers={"authorization": f"Bearer {key}"},
+            timeout=aiohttp.ClientTimeout(TIMEOUT_SECONDS),
         ),
     )
 
@@ -87,6 +105,8 @@ async def call(own: Sdks, ask: Ask, step: str, listener: Listener) -> Outcome:
         )
     except (openai.APIConnectionError, anthropic.APIConnectionError) as error:
         return Outcome(type(error).__name__, str(error))
+    except (aiohttp.ClientError, LookupError, UsageMissingError) as error:
+        return Outcome(type(error).__name__, str(error), arrivals=tuple(arrivals))
     return Outcome(said="".join(pieces), arrivals=tuple(arrivals))
 
 
@@ -98,10 +118,42 @@ async def _chat(own: Sdks, ask: Ask, headers: Headers) -> AsyncIterator[str]:
 
 async def _chat_stream(own: Sdks, ask: Ask, headers: Headers) -> AsyncIterator[str]:
     chat: Any = own.openai.chat.completions
+    async for chunk in await chat.create(extra_headers=headers, stream=True, **ask.body):
+        if chunk.choices[0].delta.content:
+            yield chunk.choices[0].delta.content
+
+
+async def _usage_stream(own: Sdks, ask: Ask, headers: Headers) -> AsyncIterator[str]:
+    """Ask for usage, and insist on it."""
+    chat: Any = own.openai.chat.completions
     body = {**ask.body, "stream": True, "stream_options": {"include_usage": True}}
+    usage = None
     async for chunk in await chat.create(extra_headers=headers, **body):
+        usage = chunk.usage or usage
         if chunk.choices and chunk.choices[0].delta.content:
             yield chunk.choices[0].delta.content
+    if usage is None:
+        raise UsageMissingError
+    yield f" [{usage.prompt_tokens} + {usage.completion_tokens} tokens]"
+
+
+async def _naive_stream(own: Sdks, ask: Ask, headers: Headers) -> AsyncIterator[str]:
+    """Read `choices[0]` of every event, as people do who have never seen one without."""
+    body = {**ask.body, "stream": True}
+    async with own.http.post("/v1/chat/completions", json=body, headers=headers) as answer:
+        answer.raise_for_status()
+        async for line in answer.content:
+            data = line.removeprefix(b"data: ").strip()
+            if data and data != b"[DONE]":
+                piece = json.loads(data)["choices"][0]["delta"].get("content")
+                if piece:
+                    yield piece
+
+
+async def _hop(own: Sdks, ask: Ask, headers: Headers) -> AsyncIterator[str]:
+    """Ask a service that is no model."""
+    async with own.http.request(headers=headers, **ask.body) as answer:
+        yield (await answer.read()).decode()
 
 
 async def _response(own: Sdks, ask: Ask, headers: Headers) -> AsyncIterator[str]:
@@ -141,12 +193,15 @@ async def _count(own: Sdks, ask: Ask, headers: Headers) -> AsyncIterator[str]:
 _APIS: Final[Mapping[str, Callable[[Sdks, Ask, Headers], AsyncIterator[str]]]] = {
     "openai.chat": _chat,
     "openai.chat.stream": _chat_stream,
+    "openai.chat.usage.stream": _usage_stream,
     "openai.responses": _response,
     "openai.embeddings": _embedding,
     "openai.files": _file,
     "anthropic.messages": _message,
     "anthropic.messages.stream": _message_stream,
     "anthropic.count_tokens": _count,
+    "http.chat.stream": _naive_stream,
+    "http.hop": _hop,
 }
 
 

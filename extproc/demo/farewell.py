@@ -23,6 +23,9 @@ It goes on running. Ctrl-C ends it. Try, in another terminal:
     -d '{{"model": "claude-sonnet", "max_tokens": 50, "stream": true,
          "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
+  curl {admin}/metrics                      what it costs, how fast, where the time goes
+  {admin}/budgets                           the same as a page, for a browser
+
   openai.OpenAI(base_url="{url}/v1", api_key="{acme}")
   anthropic.Anthropic(base_url="{url}", api_key="{acme}")
 
@@ -30,9 +33,9 @@ Keys:
 """
 
 
-def say_what_to_try(console: Console, url: str, keys: Mapping[str, str]) -> None:
+def say_what_to_try(console: Console, url: str, admin: str, keys: Mapping[str, str]) -> None:
     """Print lines that work when they are pasted."""
-    text = _TRY.format(url=url, **keys)
+    text = _TRY.format(url=url, admin=admin, **keys)
     text += "".join(f"  {tenant:<9} {key}\n" for tenant, key in keys.items())
     text += "\nWhat Envoy logs:\n"
     console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from aiohttp import web
 CACHE: Final = "cache"
 RETRIEVAL: Final = "retrieval"
 SEARCH_SECONDS: Final = 0.4
-RESULTS_MAX: Final = 1_000
+RESULTS_MAX: Final = 100
 RESULT_BYTES_MAX: Final = 1 << 20
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import datetime as dt
 import hashlib
 import secrets
 import shutil
@@ -14,24 +13,31 @@ from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import aiohttp
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from extproc.demo import clients, envoy, stage
 from extproc.demo.accesslog import AccessLog
-from extproc.demo.board import Board, Verdict, seen_of
+from extproc.demo.backstage import Backstage, holds_soon
+from extproc.demo.board import Board
+from extproc.demo.ending import open_numbers
 from extproc.demo.farewell import say_what_to_try, watch
+from extproc.demo.figures import Figures, verdicts
+from extproc.demo.play import Play
 from extproc.demo.process import StartError
 from extproc.demo.screen import Screen, screen
-from extproc.demo.steps import CROWD, STEPS, Step, problems
+from extproc.demo.steps import SCENES, STEPS
 
 TENANTS: Final = ("acme", "initech", "globex", "hooli", "wonka", "umbrella")
+VERDICTS: Final = len(STEPS) + len(SCENES) + 3
+"""One of each step and scene, and what the numbers say at the end."""
+
 _SETTINGS: Final = Path(__file__).parent / "settings.yaml"
 _PAUSE_SECONDS: Final = 0.25
 """Between two steps on the live screen, so that one can read."""
 _LOOK_SECONDS: Final = 0.05
-_MINUTE_SECONDS_NEEDED: Final = 5
 _UNKNOWN_KEY: Final = "sk-nobody"
 
 
@@ -40,6 +46,8 @@ class Town(NamedTuple):
 
     gateway: envoy.Gateway
     keys: Mapping[str, str]
+    control: str
+    admin: str
 
 
 def run(*, keep: bool, plain: bool) -> int:
@@ -54,14 +62,18 @@ def run(*, keep: bool, plain: bool) -> int:
             console.print(Text(str(error), style="red"), soft_wrap=True)
             return 1
         log = AccessLog(town.gateway.access_log)
-        board = Board(len(STEPS) + 1)
+        board = Board(VERDICTS)
         versions = f"llm-extproc on Envoy {town.gateway.version}"
         with screen(console, board, versions=versions, plain=plain) as shown:
             pause_seconds = _PAUSE_SECONDS if console.is_terminal and not plain else 0.0
-            asyncio.run(_perform(town, log, board, shown, pause_seconds))
-        _summarise(console, board, plain=plain)
+            figures = asyncio.run(_perform(town, log, board, shown, pause_seconds))
+        is_plain = plain or not console.is_terminal
+        if not is_plain:
+            _retell(console, board)
+        open_numbers(console, figures, plain=is_plain)
+        _summarise(console, board)
         if keep:
-            say_what_to_try(console, town.gateway.url, town.keys)
+            say_what_to_try(console, town.gateway.url, town.admin, town.keys)
             with contextlib.suppress(KeyboardInterrupt):
                 asyncio.run(watch(console, log))
         return 1 if board.problems else 0
@@ -76,41 +88,44 @@ def _set_up(console: Console, folder: Path) -> Iterator[Town]:
         "".join(f"{hashlib.sha256(k.encode()).hexdigest()}: {t}\n" for t, k in keys.items())
     )
     with ExitStack() as stack:
-        console.print("starting three model adapters and a platform service", highlight=False)
+        console.print(
+            "starting three model adapters, a cache, a search and a platform service",
+            highlight=False,
+        )
         ports = stack.enter_context(stage.adapters(folder))
         console.print("starting the filter's service (it loads its vocabularies)", highlight=False)
-        _, service_port = stack.enter_context(stage.service(settings, directory=folder))
+        service, service_port = stack.enter_context(stage.service(settings, directory=folder))
+        admin = stage.admin_url(service)
         console.print(f"starting Envoy {envoy.NEWEST}", highlight=False)
         wiring = envoy.Wiring(service_port, ports)
         gateway = stack.enter_context(envoy.gateway(wiring, directory=folder))
         console.print(f"ready on {gateway.url}", highlight=False)
-        yield Town(gateway, keys)
+        yield Town(gateway, keys, f"http://127.0.0.1:{ports['control']}", admin)
 
 
 async def _perform(
     town: Town, log: AccessLog, board: Board, shown: Screen, pause_seconds: float
-) -> None:
-    """Run every step in order, then the crowd, while the board follows the access log."""
+) -> Figures:
+    """Run every step, every scene; return the numbers, judged, once all is settled."""
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
         callers: dict[str, clients.Sdks] = {}
         for tenant, key in [*town.keys.items(), ("", _UNKNOWN_KEY)]:
             callers[tenant] = clients.sdks(town.gateway.url, key)
-            stack.push_async_callback(callers[tenant].openai.close)
-            stack.push_async_callback(callers[tenant].anthropic.close)
+            stack.push_async_callback(callers[tenant].close)
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        backstage = Backstage(http, town.control, town.admin)
         following = tasks.create_task(_follow(log, board, shown))
-        play = _Play(callers, log, board, shown)
-        for number, step in enumerate(STEPS):
-            board.title = f"{step.tenant or 'somebody'}: {step.title}"
-            if step.begins_minute:
-                await play.wait_for_minute()
-            board.verdicts.append(await play.step(step, str(number)))
-            shown.judged(board.verdicts[-1])
-            await asyncio.sleep(pause_seconds)
-        board.title = CROWD[0].title
-        board.verdicts.append(await play.crowd())
-        shown.judged(board.verdicts[-1])
-        await asyncio.sleep(pause_seconds * 3)
+        play = Play(callers, backstage, log, board, shown, pause_seconds=pause_seconds)
+        await play.steps(STEPS)
+        for number, scene in enumerate(SCENES):
+            await play.scene(scene, f"scene-{number}")
+        board.title = "opening the numbers"
+        await holds_soon(backstage.agrees)
+        figures = await backstage.figures()
+        for verdict in verdicts(figures):
+            await play.judge(verdict)
         following.cancel()
+        return figures
 
 
 async def _follow(log: AccessLog, board: Board, shown: Screen) -> None:
@@ -124,58 +139,19 @@ async def _follow(log: AccessLog, board: Board, shown: Screen) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-class _Play:
-    def __init__(
-        self, callers: Mapping[str, clients.Sdks], log: AccessLog, board: Board, shown: Screen
-    ) -> None:
-        self._callers = callers
-        self._log = log
-        self._board = board
-        self._shown = shown
-
-    async def step(self, step: Step, mark: str) -> Verdict:
-        """Make the call; compare what came of it with what must."""
-
-        def listen(piece: str, seconds: float) -> None:
-            self._board.hear(step.title, piece, seconds)
-            self._shown.changed()
-
-        outcome = await clients.call(self._callers[step.tenant], step.ask, mark, listen)
-        records = await self._log.wait_for(mark, count=len(step.expected.codes))
-        found = problems(step, outcome, records)
-        if found and outcome.said:
-            found.append(f"the SDK said: {outcome.said[:200]}")
-        who = step.tenant or "somebody"
-        return Verdict(step.title, who, seen_of(step, outcome, records), tuple(found))
-
-    async def crowd(self) -> Verdict:
-        """Run many calls at once: one verdict for all of them."""
-        began = asyncio.get_running_loop().time()
-        marks = [f"crowd-{number}" for number in range(len(CROWD))]
-        verdicts = await asyncio.gather(*map(self.step, CROWD, marks))
-        seconds = asyncio.get_running_loop().time() - began
-        well = sum(1 for verdict in verdicts if not verdict.problems)
-        seen = f"{well} of {len(CROWD)} calls as expected, in {seconds:.1f} s"
-        found = tuple(problem for verdict in verdicts for problem in verdict.problems)
-        return Verdict(CROWD[0].title, "several", seen, found)
-
-    async def wait_for_minute(self) -> None:
-        """If the minute is nearly over, wait for the next: a budget of a minute starts with it."""
-        left = 60 - dt.datetime.now(dt.UTC).timestamp() % 60
-        if left < _MINUTE_SECONDS_NEEDED:
-            self._board.title = "waiting for the minute to turn"
-            await asyncio.sleep(left + 0.1)
+def _retell(console: Console, board: Board) -> None:
+    """Print every step: the picture that showed them is gone."""
+    table = Table(title="What was asked, and what came of it")
+    for name in ("", "step", "tenant", "seen"):
+        table.add_column(name)
+    for verdict in board.verdicts:
+        mark = Text("no", "red") if verdict.problems else Text("ok", "green")
+        table.add_row(mark, Text(verdict.title), Text(verdict.tenant), Text(verdict.seen))
+    console.print(table)
+    console.print()
 
 
-def _summarise(console: Console, board: Board, *, plain: bool) -> None:
-    if console.is_terminal and not plain:
-        table = Table(title="What was asked, and what came of it", pad_edge=False)
-        for name in ("", "step", "tenant", "seen"):
-            table.add_column(name)
-        for verdict in board.verdicts:
-            mark = Text("no", "red") if verdict.problems else Text("ok", "green")
-            table.add_row(mark, Text(verdict.title), Text(verdict.tenant), Text(verdict.seen))
-        console.print(table)
+def _summarise(console: Console, board: Board) -> None:
     for problem in board.problems:
         console.print(Text("not as expected: " + problem, style="red"), soft_wrap=True)
     failed = sum(1 for verdict in board.verdicts if verdict.problems)

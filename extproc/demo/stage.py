@@ -12,6 +12,7 @@ from extproc.demo.process import Child, child
 
 SERVE: Final = ("-m", "extproc", "serve")
 _SERVICE_READY: Final = "listening on "
+_ADMIN_READY: Final = "admin on "
 
 
 @contextmanager
@@ -30,3 +31,8 @@ def service(settings: Path, *, directory: Path, port: int = 0) -> Iterator[tuple
     with child("service", arguments, directory=directory) as running:
         address = running.wait_for_line(_SERVICE_READY)
         yield running, int(address.rpartition(":")[2])
+
+
+def admin_url(running: Child) -> str:
+    """Where a service shows its numbers."""
+    return "http://" + running.wait_for_line(_ADMIN_READY)

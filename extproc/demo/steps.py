@@ -35,6 +35,17 @@ class Step(NamedTuple):
     expected: Expected
     begins_minute: bool = False
     """It and the next steps must fall into one minute, whose budget they use up."""
+    is_held: bool = False
+    """Its model waits with the answer, and the next steps are taken meanwhile."""
+    ends_waiting: bool = False
+    """Before it, answers that wait are let go, and all that is finished is settled."""
+
+
+class Scene(NamedTuple):
+    """Calls that are made at once: lanes of steps, one after the other in each."""
+
+    title: str
+    lanes: tuple[tuple[Step, ...], ...]
 
 
 def problems(step: Step, outcome: Outcome, records: Sequence[Record]) -> list[str]:
@@ -107,6 +118,18 @@ def _streamed(ask: Ask) -> Ask:
     return ask._replace(api=ask.api + ".stream")
 
 
+def _naive(ask: Ask) -> Ask:
+    return ask._replace(api="http.chat.stream")
+
+
+def _asking_for_usage(ask: Ask) -> Ask:
+    return ask._replace(api="openai.chat.usage.stream")
+
+
+def _hop(method: str, path: str, **more: object) -> Ask:
+    return Ask("http.hop", {"method": method, "url": path, **more})
+
+
 def _spoofing(ask: Ask) -> Ask:
     return ask._replace(headers=_SPOOFED)
 
@@ -138,39 +161,60 @@ STEPS: Final = (
     Step("embeddings", "initech", _EMBED, DEFAULT),
     Step("a spoofed x-llm-tier gains nothing", "initech", _spoofing(chat()), DEFAULT),
     Step("nor on a path that is no LLM call", "initech", _spoofing(_FILE), ELSEWHERE),
-    Step("money for one premium answer", "hooli", chat(max_tokens=500), PREMIUM),
     Step(
-        "then it is served by a cheaper tier",
+        "a naive client never meets an event that has no choice", "initech", _naive(chat()), DEFAULT
+    ),
+    Step(
+        "one that asks for usage is told it",
+        "initech",
+        _asking_for_usage(chat(_HARD, tools=_TOOLS, max_tokens=25)),
+        STANDARD,
+    ),
+    Step(
+        "that first answer, now whole",
+        "hooli",
+        chat(max_tokens=500),
+        PREMIUM,
+        is_held=True,
+    ),
+    Step(
+        "while one answer is written, a cheaper tier serves",
         "hooli",
         chat(max_tokens=500),
         STANDARD._replace(downgraded_from="premium"),
     ),
     Step(
-        "then by the cheapest",
+        "and for a longer one, the cheapest",
         "hooli",
-        chat(max_tokens=500),
+        chat(max_tokens=4000),
         DEFAULT._replace(downgraded_from="premium"),
     ),
-    Step("money for one answer", "wonka", chat(max_tokens=500), PREMIUM),
     Step(
-        "then the quota is gone, and the SDK does not try again",
-        "wonka",
+        "what it did not use is back: premium again",
+        "hooli",
         chat(max_tokens=500),
-        refused(429, "RateLimitError", "budget_exhausted"),
+        PREMIUM,
+        ends_waiting=True,
     ),
+    Step("money for one short answer", "wonka", chat(max_tokens=20), PREMIUM),
     Step(
-        "room for one in this minute", "globex", chat(max_tokens=400), DEFAULT, begins_minute=True
+        "it is used up, and the SDK does not try again",
+        "wonka",
+        chat(max_tokens=20),
+        refused(429, "RateLimitError", "budget_exhausted"),
+        ends_waiting=True,
     ),
+    Step("room for one in this minute", "globex", chat(max_tokens=30), DEFAULT, begins_minute=True),
     Step(
         "no room for another: try again later",
         "globex",
-        _once(chat(max_tokens=400)),
+        _once(chat(max_tokens=30)),
         refused(429, "RateLimitError", "rate_limited"),
     ),
     Step(
         "Anthropic's SDK is told the same in its own words",
         "globex",
-        _once(message(max_tokens=400)),
+        _once(message(max_tokens=30)),
         refused(429, "RateLimitError", "rate_limited"),
     ),
     Step(
@@ -206,13 +250,39 @@ STEPS: Final = (
     ),
 )
 
-CROWD: Final = tuple(
-    Step("forty at once", tenant, ask, expected)
-    for _ in range(10)
-    for tenant, ask, expected in (
-        ("acme", chat(max_tokens=20), PREMIUM),
-        ("initech", chat("What is a mesh?", max_tokens=20), DEFAULT),
-        ("initech", chat(_HARD, tools=_TOOLS, max_tokens=20), STANDARD),
-        ("acme", message(max_tokens=20), PREMIUM),
+
+def _question(number: int) -> tuple[Step, ...]:
+    """What a chain asks, and whom, until it has an answer; then somebody asks the same."""
+    title, tenant = "a question", "initech"
+    text = f"What is a mesh good for? Give me reason number {number}."
+    key = f"/cache/{number}"
+    return (
+        Step(title, tenant, _hop("GET", key), _from("cache", 404)),
+        Step(title, tenant, _hop("POST", "/retrieval/search", json=text), _from("retrieval", 200)),
+        Step(title, tenant, chat(f"Envoy is a proxy. {text}", max_tokens=30), DEFAULT),
+        Step(title, tenant, _hop("PUT", key, data=b"It is good for you."), _from("cache", 204)),
+        Step(title, tenant, _hop("GET", key), _from("cache", 200)),
     )
+
+
+def _from(cluster: str, code: int) -> Expected:
+    return Expected(cluster, codes=(code,))
+
+
+CHAIN: Final = Scene("six questions: the cache, a search, a model", tuple(map(_question, range(6))))
+
+CROWD: Final = Scene(
+    "forty at once",
+    tuple(
+        (Step("one of forty", tenant, ask, expected),)
+        for _ in range(10)
+        for tenant, ask, expected in (
+            ("acme", chat(max_tokens=20), PREMIUM),
+            ("initech", chat("What is a mesh?", max_tokens=20), DEFAULT),
+            ("initech", chat(_HARD, tools=_TOOLS, max_tokens=20), STANDARD),
+            ("acme", message(max_tokens=20), PREMIUM),
+        )
+    ),
 )
+
+SCENES: Final = (CHAIN, CROWD)

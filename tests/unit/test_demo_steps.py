@@ -4,7 +4,16 @@ import pytest
 
 from extproc.demo.accesslog import Record
 from extproc.demo.clients import Ask, Outcome
-from extproc.demo.steps import PREMIUM, STEPS, Expected, Step, chat, problems, refused
+from extproc.demo.steps import (
+    PREMIUM,
+    SCENES,
+    STEPS,
+    Expected,
+    Step,
+    chat,
+    problems,
+    refused,
+)
 
 ROUTED = Record(
     step="1",
@@ -79,6 +88,20 @@ def test_a_stream_that_was_held_back_is_a_problem(arrivals: tuple[float, ...], c
 
 
 def test_no_two_steps_have_one_title() -> None:
-    titles = [step.title for step in STEPS]
+    titles = [titled.title for titled in (*STEPS, *SCENES)]
 
     assert len(set(titles)) == len(titles)
+
+
+def test_every_answer_that_is_held_is_let_go() -> None:
+    held = [number for number, step in enumerate(STEPS) if step.is_held]
+    ends = [number for number, step in enumerate(STEPS) if step.ends_waiting]
+
+    assert held
+    assert max(held) < max(ends)
+
+
+def test_nothing_in_a_scene_is_held() -> None:
+    steps = [step for scene in SCENES for lane in scene.lanes for step in lane]
+
+    assert not any(step.is_held or step.ends_waiting or step.begins_minute for step in steps)

@@ -1,0 +1,62 @@
+"""What is behind Envoy, asked directly: the models' own books, and what the service knows."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, NamedTuple
+
+import aiohttp
+
+from extproc.demo.figures import Figures, figures_of
+
+POLL_SECONDS: Final = 0.02
+WAIT_SECONDS: Final = 15.0
+"""Far longer than records take to come: whoever waits so long is told that they did not."""
+
+
+class Backstage(NamedTuple):
+    """Where to ask. `control` is the adapters' port, `admin` the service's."""
+
+    http: aiohttp.ClientSession
+    control: str
+    admin: str
+
+    async def has_reached_a_model(self, mark: str) -> bool:
+        """Whether a model has the whole request of this step."""
+        entries = await self._get(f"{self.control}/books?step={mark}")
+        return any(entry["is_complete"] for entry in entries)
+
+    async def let_through(self, gate: str) -> None:
+        """Let an answer that waits be given."""
+        async with self.http.post(f"{self.control}/gates/{gate}") as response:
+            response.raise_for_status()
+
+    async def figures(self) -> Figures:
+        """What both say at present."""
+        books = await self._get(f"{self.control}/served")
+        return figures_of(books, await self._get(f"{self.admin}/budgets.json"))
+
+    async def is_settled(self) -> bool:
+        """Whether nothing is held any more: everything that is finished is charged."""
+        return not any(standing.reserved for standing in (await self.figures()).standings)
+
+    async def agrees(self) -> bool:
+        """Whether what was charged is what was served, and nothing is held."""
+        return not (await self.figures()).differences()
+
+    async def _get(self, url: str) -> Any:  # noqa: ANN401  # JSON
+        async with self.http.get(url) as response:
+            response.raise_for_status()
+            return await response.json()
+
+
+async def holds_soon(
+    holds: Callable[[], Awaitable[bool]], *, seconds: float = WAIT_SECONDS
+) -> bool:
+    """Look again and again until it holds; False if it does not within so many seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while not await holds():
+        if loop.time() > deadline:
+            return False
+        await asyncio.sleep(POLL_SECONDS)  # other processes tell nobody
+    return True
