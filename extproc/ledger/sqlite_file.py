@@ -144,6 +144,7 @@ class LedgerFile:
         Raises:
             sqlite3.Error: the file can't be read.
         """
+        self._undo()
         names = {_id_of(name): name for name in reservations}
         left = iter(names)
         found: dict[str, Expired] = {}
@@ -229,17 +230,20 @@ class LedgerFile:
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         connection = self._connection
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")  # which failed when the last write did
+        self._undo()
         connection.execute("BEGIN IMMEDIATE")
         try:
             yield
             connection.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                self._undo()
             raise
+
+    def _undo(self) -> None:
+        """See to it that nothing of a failed write is left, not even to be read by ourselves."""
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
 
 
 def _named(path: Path, error: sqlite3.Error | OSError | LedgerError) -> LedgerError:

@@ -101,6 +101,7 @@ def test_beyond_what_it_remembers_a_ledger_forgets_the_oldest(new_books: NewBook
         books.settle(name, Charge("minute", NOON, 1))
 
     assert books.memory.size.remembered == 2
+    assert books.ledger.remembers_since() == NOON
     assert books.settle("b") == "repeated"
     assert books.settle("a") == "unknown"
 

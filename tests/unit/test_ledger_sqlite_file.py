@@ -147,14 +147,32 @@ def test_a_closed_ledger_is_one_file(used: Path) -> None:
     assert sorted(p.name for p in used.parent.iterdir()) == ["ledger.db", "ledger.db.lock"]
 
 
-def test_a_transaction_that_could_not_be_undone_is_undone_before_the_next(path: Path) -> None:
+@pytest.mark.parametrize("looks_first", [True, False])
+def test_what_could_not_be_undone_is_undone_before_anything_is_read_or_written(
+    path: Path, *, looks_first: bool
+) -> None:
     with closing(opened(path)) as file:
         execute = file._connection.execute  # noqa: SLF001  # as a failed rollback leaves it
         execute("BEGIN")
         execute("INSERT INTO note VALUES ('half', 'done')")
+        execute("INSERT INTO past VALUES ('half', 0, NULL)")
+        if looks_first:
+            assert file.look_up(["half"]) == {}
         file.write(Transaction(NOON, [], [ROW], [], {}))
+        assert file.look_up(["half"]) == {}
 
     assert contents(path) == Contents([ROW], {}, 0.0)
+
+
+def test_a_write_that_fails_halfway_is_undone_at_once(path: Path) -> None:
+    never = ROW._replace(committed=None)  # type: ignore[arg-type]  # what the file refuses
+    with closing(opened(path)) as file:
+        with pytest.raises(sqlite3.IntegrityError):
+            file.write(Transaction(NOON, MANY, [ROW, never], [], {}))
+
+        assert not file._connection.in_transaction  # noqa: SLF001  # nobody else knows
+        assert file.look_up([MANY[0].reservation]) == {}
+    assert contents(path) == Contents([], {}, 0.0)
 
 
 # One at a time.
