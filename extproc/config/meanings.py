@@ -19,7 +19,10 @@ MEANINGS: Final = {
     "Settings.complexity": "How a request's complexity is scored.",
     "Settings.ledger": "Where budgets are kept.",
     "Settings.rewrite_model": "Whether the body's `model` becomes that of the tier.",
-    "Settings.meter": "What counts the usage of an answer: `lua`, or `observe`. Not built yet.",
+    "Settings.meter": (
+        "What tells the usage of an answer: `lua`, a filter in Envoy; or, where Lua is not allowed,"
+        " `observe`: Envoy copies answers to us."
+    ),
     "Settings.telemetry": "Who is told of finished requests.",
     "Settings.limits": "Bounds on what we take in.",
     "Listen.address": 'An address or a host name; IPv6 in brackets, as in "[::]".',

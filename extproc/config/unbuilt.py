@@ -22,7 +22,6 @@ UNBUILT: Final[tuple[tuple[Steps, tuple[str, ...], str], ...]] = (
         ("local_share",),
         '{value} is not built yet; this version has "allow" and "deny"',
     ),
-    (("meter",), ("observe",), '{value} is not built yet; this version has "lua"'),
 )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from string import Template
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 from extproc.demo.envoy_tracing import tracing, tracing_cluster
 from extproc.demo.process import Child, StartError, child
@@ -51,6 +51,8 @@ class Wiring(NamedTuple):
     """How long Envoy gathers records of finished requests before it sends them."""
     collector_port: int = 0
     """Where Envoy's spans go, by OTLP over gRPC; 0: nowhere."""
+    meter: Literal["lua", "observe"] = "lua"
+    """As in the settings: which of the two filters is there."""
 
 
 class Gateway(NamedTuple):
@@ -97,6 +99,7 @@ def bootstrap(wiring: Wiring, *, access_log: Path, version: str = NEWEST) -> str
     text = _TEMPLATE.read_text()
     if wiring.trusts_tenant_header:
         text = re.sub(r" *- remove: x-tenant-id\n", "", text)
+    text = _without_filter(text, "llm.observe" if wiring.meter == "lua" else "llm.meter")
     ports = {name.replace("-", "_") + "_port": str(wiring.adapter_ports[name]) for name in ADAPTERS}
     return Template(text).substitute(
         ports,
@@ -112,6 +115,12 @@ def bootstrap(wiring: Wiring, *, access_log: Path, version: str = NEWEST) -> str
         meter=json.dumps(str(METER)),
         request_body_buffer_limit=str(wiring.request_body_bytes + BODY_BYTES_ABOVE),
     )
+
+
+def _without_filter(text: str, name: str) -> str:
+    """Leave out one HTTP filter and the comment above it."""
+    pattern = rf"(?:^ *#.*\n)*^( *)- name: {re.escape(name)}\n(?:\1 .*\n|\n)*"
+    return re.sub(pattern, "", text, flags=re.MULTILINE)
 
 
 def _record_attributes() -> list[dict[str, Any]]:

@@ -33,15 +33,20 @@ class Rewrite(NamedTuple):
     asks_for_usage: bool
 
 
-def route(
+def route(  # noqa: PLR0913  # each is a part of what goes back
     decision: Decision,
     routed: Routed,
     *,
     reservation: str,
     warnings: tuple[str, ...],
     rewrite: Rewrite | None,
+    is_observed: bool,
 ) -> Route:
-    """Let the request go, with another body where there is a `rewrite`."""
+    """Let the request go, with another body where there is a `rewrite`.
+
+    Where answers are observed, the request's own record says that it waits for that: settings
+    may change in the meantime.
+    """
     is_streamed = decision.request.is_streamed
     headers: list[Header] = [
         (names.TIER, routed.tier.encode()),
@@ -57,6 +62,8 @@ def route(
     metadata = _metadata_of_route(decision, routed, reservation)
     if rewrite is not None and rewrite.asks_for_usage:
         metadata["strip_usage"] = True
+    if is_observed:
+        metadata["meter"] = names.OBSERVE
     if warnings:
         metadata["budget_warnings"] = ", ".join(warnings)
     removed = _ALWAYS_REMOVED if is_streamed else _REMOVED_UNLESS_STREAMED

@@ -29,6 +29,8 @@ class Rules(NamedTuple):
     rewrite_model: bool
     asks_for_usage: bool
     """Whether streams are made to end with their usage: somebody takes it off again."""
+    is_observed: bool
+    """Whether answers are copied to us, so that a record waits for what we saw of its answer."""
     request_body_bytes: int
 
 
@@ -144,6 +146,7 @@ class Exchange:
             reservation=self._reservation,
             warnings=answers.warnings_of(budgets, outcome.balances),
             rewrite=self._rewrite(decision.request, outcome.model),
+            is_observed=self._rules.is_observed,
         )
 
     def _rewrite(self, request: LlmRequest, model: str) -> answers.Rewrite | None:

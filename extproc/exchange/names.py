@@ -16,6 +16,9 @@ ACCEPT_ENCODING: Final = "accept-encoding"
 
 METADATA_NAMESPACE: Final = "llm"
 
+OBSERVE: Final = "observe"
+"""`meter` in the metadata, where answers are copied to us; else it is not there."""
+
 PEER_URI_ATTRIBUTE: Final = "connection.uri_san_peer_certificate"
 """The attribute that the filter must be configured to send for `spiffe` identities."""
 

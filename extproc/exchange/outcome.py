@@ -45,6 +45,8 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True):
     reserved: _Text = ""
     """What is held: read it with `holds_of`."""
     budget_warnings: _Text = ""
+    meter: _Text = ""
+    """`observe` where its answer was to be copied to us."""
     unattributed: bool = False
     """An LLM call that passed a filter which failed open."""
 

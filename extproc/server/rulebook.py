@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from extproc.config.loader import Loaded
+from extproc.exchange import names
 from extproc.exchange.machine import Rules
 from extproc.policy.decide import Policy
 from extproc.policy.experience import Experience, corrected, scale_correction
@@ -47,5 +48,6 @@ def rules_of(loaded: Loaded, known: Mapping[str, Experience] | None = None) -> R
         policy,
         rewrite_model=settings.rewrite_model,
         asks_for_usage=settings.meter == "lua",
+        is_observed=settings.meter == names.OBSERVE,
         request_body_bytes=settings.limits.request_body_bytes,
     )

@@ -401,11 +401,6 @@ NOT_BUILT = [
         ],
         id="the ledger on a server",
     ),
-    pytest.param(
-        {"meter": "observe"},
-        ['$.meter: "observe" is not built yet; this version has "lua"'],
-        id="the other meter",
-    ),
 ]
 
 

@@ -59,7 +59,7 @@ def test_ten_mistakes_of_all_kinds_are_ten_lines() -> None:
             "tenants/acme/budgets/0/window": GONE,
             "tenants/acme/budgets/1/window/timezone": "Asia/Shangai",
             "tenants/initech/plan": 7,
-            "meter": "observe",
+            "ledger/url": "redis://x",
         }
     )
 
@@ -94,7 +94,7 @@ def test_ten_mistakes_of_all_kinds_are_ten_lines() -> None:
             "$.plans.tin[1].when: the last rule must apply to all that is left: add a rule "
             "without `when`"
         ),
-        '$.meter: "observe" is not built yet; this version has "lua"',
+        "$.ledger.url: not built yet; this version's ledger calls no server",
     ]
 
 

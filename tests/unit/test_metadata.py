@@ -3,13 +3,16 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
+from extproc.config.loader import load_file
 from extproc.exchange import actions
 from extproc.exchange.holds import holds_of
 from extproc.exchange.outcome import Noted
+from extproc.server.rulebook import rules_of
 from tests.scenarios.harness import Bare
-from tests.scenarios.table import Call, chat
+from tests.scenarios.table import SETTINGS, Call, chat
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +86,26 @@ def test_nothing_is_asked_for_where_nobody_could_take_it_off() -> None:
 
     assert action.body is None
     assert "strip_usage" not in action.metadata
+
+
+def test_a_record_says_by_itself_whether_its_answer_is_observed(bare: Bare) -> None:
+    watched = Bare()
+    watched.rules = watched.rules._replace(is_observed=True)
+
+    assert routed(watched, Call(chat())).metadata["meter"] == "observe"
+    assert "meter" not in routed(bare, Call(chat())).metadata
+
+
+def test_the_settings_say_what_meters() -> None:
+    loaded = load_file(SETTINGS)
+    observing = msgspec.structs.replace(loaded.settings, meter="observe")
+
+    rules = [rules_of(loaded), rules_of(loaded._replace(settings=observing))]
+
+    assert [(rule.is_observed, rule.asks_for_usage) for rule in rules] == [
+        (False, True),
+        (True, False),
+    ]
 
 
 def test_a_rewritten_model_and_the_wish_for_usage_go_into_one_body() -> None:
