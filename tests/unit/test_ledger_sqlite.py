@@ -754,6 +754,15 @@ def test_a_settlement_is_known_until_its_last_window_is_over_and_a_while_longer(
     assert books.settle("a") == "unknown"
 
 
+def test_the_file_is_looked_through_only_now_and_then(books: FileBooks) -> None:
+    books.settle("a")
+    books.clock.now += unwritten.ID_KEPT_SECONDS
+    for _ in range(3):
+        books.settle_all()
+
+    assert books.count("SELECT count(*) FROM past") == 1
+
+
 def test_what_expired_without_windows_is_known_for_two_hours(books: FileBooks) -> None:
     books.reserve("a", slot())
     books.clock.now += RESERVATION_SECONDS
@@ -834,7 +843,7 @@ def test_of_several_lengths_before_a_restart_the_longest_counts(books: FileBooks
         answer = books.reserve(name, claim)
         assert isinstance(answer, Reserved)
         books.settle(name, Charge("minute", 0, 1))
-        books.clock.now += 1260 if name == "b" else 1200
+        books.clock.now += {"a": 1200, "b": 1260, "c": 1}[name]
     books.restart()
 
     books.settle("d", Charge("minute", NOON + 3660, 1))
