@@ -7,18 +7,19 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from typing import Final, NamedTuple
 
 import msgspec
 
 from extproc.config.loader import Loaded
 from extproc.exchange.machine import Exchange
-from extproc.exchange.settling import Summary
 from extproc.ledger.memory import MemoryLedger
 from extproc.ledger.port import OpenLedger
 from extproc.ledger.sqlite import SqliteLedger
 from extproc.llm.prompt import TextCounter
+from extproc.observing import Observing, observing
 from extproc.server.desk import LEARNT, Desk, experiences
 from extproc.server.intake import Intake
 from extproc.server.lifecycle import DRAIN_SECONDS, serving
@@ -28,6 +29,9 @@ from extproc.tokens.counter import Counter
 
 LEARN_SECONDS: Final = 5.0
 """How often what was learnt comes into force."""
+
+TICK_SECONDS: Final = 0.5
+"""How often the event loop's lag is measured."""
 
 _log = logging.getLogger(__name__)
 _clock = time.time  # noqa: TID251  # the one clock
@@ -39,6 +43,7 @@ class Service(NamedTuple):
     rulebook: Rulebook
     ledger: OpenLedger
     desk: Desk
+    observing: Observing
     servicer: Servicer
     intake: Intake
 
@@ -98,73 +103,75 @@ def new_reservation() -> str:
     return os.urandom(16).hex()
 
 
-class _Nobody:
-    def observe(self, summary: Summary) -> None:
-        pass
-
-    def record(self, kind: str, lag_seconds: float | None) -> None:
-        pass
-
-    def decided(self, outcome: str, reason: str, seconds: float) -> None:
-        pass
-
-
 @asynccontextmanager
 async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
     """Put everything together, and take it apart when the block ends.
 
     Raises:
         LedgerError: the ledger can't be opened.
+        OSError: the audit's file can't be opened.
     """
-    nobody = _Nobody()
     counter = counter_of(loaded)
     async with ledger_of(loaded) as ledger:
         known = experiences(ledger.notes(LEARNT))
         rulebook = Rulebook(loaded, known)
-        desk = Desk(rulebook, ledger, _clock, observers=(), audit=nobody, tally=nobody, known=known)
-        yield Service(
-            rulebook,
-            ledger,
-            desk,
-            servicer_of(rulebook, counter, ledger, nobody.decided),
-            Intake(desk, nobody),
-        )
+        with observing(rulebook, ledger, _clock, version("llm-extproc")) as watching:
+            desk = Desk(
+                rulebook,
+                ledger,
+                _clock,
+                observers=watching.observers,
+                audit=watching.audit,
+                tally=watching.metrics,
+                known=known,
+            )
+            yield Service(
+                rulebook,
+                ledger,
+                desk,
+                watching,
+                servicer_of(rulebook, counter, ledger, watching.metrics.decided),
+                Intake(desk, watching.metrics),
+            )
 
 
 async def serve(
     loaded: Loaded, *, on_ready: Callable[[str], None], drain_seconds: float = DRAIN_SECONDS
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. `on_ready` is told the address in use.
+    """Serve until SIGTERM or SIGINT, then drain. `on_ready` is told each address in use.
 
     Raises:
         LedgerError: the ledger can't be opened.
-        RuntimeError: an address can't be bound.
+        RuntimeError: the filter's address can't be bound.
+        OSError: the admin's address can't be bound, or the audit's file not opened.
     """
     settings = loaded.settings
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
-    address = settings.listen.address
-    async with (
-        assembled(loaded) as service,
-        serving(
-            service.servicer,
-            service.intake,
-            address=f"{address}:{settings.listen.port}",
-            request_body_bytes=settings.limits.request_body_bytes,
-            drain_seconds=drain_seconds,
-        ) as port,
-        asyncio.TaskGroup() as tasks,
-    ):
-        learning = tasks.create_task(_learn(service))
+    async with AsyncExitStack() as stack:
+        service = await stack.enter_async_context(assembled(loaded))
+        address = settings.listen.address
+        port = await stack.enter_async_context(
+            serving(
+                service.servicer,
+                service.intake,
+                address=f"{address}:{settings.listen.port}",
+                request_body_bytes=settings.limits.request_body_bytes,
+                drain_seconds=drain_seconds,
+            )
+        )
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        working = [tasks.create_task(_learn(service)), tasks.create_task(_watch_loop(service))]
         # What lives from here on lives as long as the process: don't trace it at every turn.
         gc.collect()
         gc.freeze()
-        on_ready(f"{address}:{port}")
+        on_ready(f"listening on {address}:{port}")
         await stopping.wait()
         _log.info("draining for up to %g s", drain_seconds)
-        learning.cancel()
+        for task in working:
+            task.cancel()
 
 
 async def _learn(service: Service) -> None:
@@ -172,3 +179,12 @@ async def _learn(service: Service) -> None:
     while True:
         await asyncio.sleep(LEARN_SECONDS)
         service.rulebook.learn(service.desk.known)
+
+
+async def _watch_loop(service: Service) -> None:
+    """Measure how late the event loop wakes us up: so late is everybody else served."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + TICK_SECONDS
+        await asyncio.sleep(TICK_SECONDS)
+        service.observing.metrics.loop_lag(max(0.0, loop.time() - due))

@@ -98,14 +98,14 @@ def _serve(options: argparse.Namespace) -> int:
         loaded = with_port(loaded, options.port)
     try:
         uvloop.run(serve(loaded, on_ready=_say_ready))
-    except (RuntimeError, LedgerError) as error:  # the former: an address that can't be bound
+    except (RuntimeError, OSError, LedgerError) as error:  # an address or file that can't be used
         print(error, file=sys.stderr)
         return EXIT_WRONG_INPUT
     return 0
 
 
-def _say_ready(address: str) -> None:
-    print(f"listening on {address}", flush=True)
+def _say_ready(what: str) -> None:
+    print(what, flush=True)
 
 
 def _check(options: argparse.Namespace) -> int:
