@@ -23,7 +23,7 @@ from extproc.exchange.settling import (
     kind_of,
     settlement_of,
 )
-from extproc.ledger.port import Ledger
+from extproc.ledger.port import NO_NOTES, Ledger
 from extproc.policy.budgets import Settled, Settlement
 from extproc.policy.experience import Experience, after
 from extproc.server.rulebook import Rulebook
@@ -90,14 +90,20 @@ class Desk:
         self.known: dict[str, Experience] = dict(known or {})
         """What was learnt of each model."""
 
-    async def take(self, outcomes: Sequence[Outcome]) -> bool:
-        """Settle them; whether that is committed, and they need not come again."""
+    async def take(
+        self, outcomes: Sequence[Outcome], notes: Mapping[str, str | None] = NO_NOTES
+    ) -> bool:
+        """Settle them; whether that is committed, and they need not come again.
+
+        `notes` are written into the ledger together with it. Where nothing is settled, only the
+        ledger tells whether it has them.
+        """
         cases: list[_Case] = []
         for part in _slices(outcomes):
             cases += filter(None, map(self._case, part))
             await asyncio.sleep(0)
         wanted = [case.settlement for case in cases if case.settlement is not None]
-        answers = iter(await self._settle(wanted))
+        answers = iter(await self._settle(wanted, notes))
         settled = [next(answers) if case.settlement is not None else None for case in cases]
         if "unavailable" in settled:
             return False
@@ -108,10 +114,12 @@ class Desk:
             await asyncio.sleep(0)
         return True
 
-    async def _settle(self, wanted: Sequence[Settlement]) -> Sequence[Settled | None]:
+    async def _settle(
+        self, wanted: Sequence[Settlement], notes: Mapping[str, str | None]
+    ) -> Sequence[Settled | None]:
         """Settle all at once; what no ledger can keep must not hold up the rest."""
         try:
-            return await self._ledger.settle(wanted, self._notes())
+            return await self._ledger.settle(wanted, {**self._notes(), **notes})
         except ValueError as error:
             _say_where("batch.refused", error)
         answers: list[Settled | None] = []
@@ -120,6 +128,7 @@ class Desk:
                 answers += await self._ledger.settle([settlement])
             except ValueError:
                 answers.append(None)
+        await self._ledger.settle((), notes)
         return answers
 
     def _case(self, outcome: Outcome) -> _Case | None:

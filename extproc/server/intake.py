@@ -9,7 +9,7 @@ import asyncio
 import logging
 import traceback
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 import grpc.aio
@@ -20,7 +20,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 
 from extproc.exchange.outcome import Outcome
-from extproc.server.desk import SLICE, Desk, Tally
+from extproc.server.desk import SLICE, Tally
 from extproc.wire.records import Unreadable, outcome_of
 
 SERVICE: Final = "opentelemetry.proto.collector.logs.v1.LogsService"
@@ -32,11 +32,18 @@ _log = logging.getLogger(__name__)
 _TAKEN: Final = ExportLogsServiceResponse()
 
 
+class Taker(Protocol):
+    """Whom finished requests are brought to: the desk, or who stands in front of it."""
+
+    async def take(self, outcomes: Sequence[Outcome]) -> bool:
+        """Take them all; whether that is committed, and they need not come again."""
+
+
 class Intake:
     """Serves the access log. `close` makes it refuse what comes from then on."""
 
-    def __init__(self, desk: Desk, tally: Tally) -> None:
-        self._desk = desk
+    def __init__(self, taker: Taker, tally: Tally) -> None:
+        self._taker = taker
         self._tally = tally
         self._in_work = 0
         self._working: set[asyncio.Future[bool]] = set()
@@ -96,4 +103,4 @@ class Intake:
                 else:
                     outcomes.append(outcome)
             await asyncio.sleep(0)
-        return await self._desk.take(outcomes)
+        return await self._taker.take(outcomes)

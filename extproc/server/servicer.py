@@ -1,8 +1,11 @@
-"""`envoy.service.ext_proc.v3.ExternalProcessor/Process`: one stream, one exchange."""
+"""`envoy.service.ext_proc.v3.ExternalProcessor/Process`: one stream, one exchange.
+
+A stream in observability mode is none: it is a copy of an answer, and goes to whoever watches.
+"""
 
 import logging
 import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from time import perf_counter
 from typing import Final
 
@@ -27,6 +30,15 @@ Decided = Callable[[str, str, float], None]
 """Is told of each exchange: `passed`, `routed`, `refused`, `failed` or `given_up`; why it was
 refused, else nothing; and the seconds that we worked and waited for the ledger."""
 
+Requests = AsyncIterator[ProcessingRequest]
+
+Watch = Callable[[ProcessingRequest, Requests], Awaitable[None]]
+"""Is given the first message of a stream in observability mode, and the rest to come."""
+
+
+async def _let_go(first: ProcessingRequest, rest: Requests) -> None:
+    """Watch nothing."""
+
 
 class Servicer:
     """Serves exchanges. `new_reservation` names each one: 32 hex digits, never used twice."""
@@ -37,11 +49,13 @@ class Servicer:
         ledger: Ledger,
         new_reservation: Callable[[], str],
         decided: Decided,
+        watch: Watch = _let_go,
     ) -> None:
         self._new_exchange = new_exchange
         self._ledger = ledger
         self._new_reservation = new_reservation
         self._decided = decided
+        self._watch = watch
 
     def handler(self) -> grpc.GenericRpcHandler:
         """What a grpc.aio server is given."""
@@ -52,16 +66,18 @@ class Servicer:
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
 
-    async def process(
-        self, requests: AsyncIterator[ProcessingRequest], context: grpc.aio.ServicerContext
-    ) -> None:
+    async def process(self, requests: Requests, context: grpc.aio.ServicerContext) -> None:
         """Serve one exchange and end the stream right after its last answer.
 
         A fault ends it with an error status: Envoy takes a clean end for consent and lets the
         request pass unprocessed, even where it is configured to fail closed.
         """
         try:
-            await self._serve(requests, context)
+            first = await anext(requests, None)
+            if first is not None and first.observability_mode:
+                await self._watch(first, requests)
+            else:
+                await self._serve(first, requests, context)
         except ProtocolError as error:
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except Exception as error:
@@ -71,14 +87,17 @@ class Servicer:
             await context.abort(grpc.StatusCode.INTERNAL, "internal error")
 
     async def _serve(
-        self, requests: AsyncIterator[ProcessingRequest], context: grpc.aio.ServicerContext
+        self,
+        message: ProcessingRequest | None,
+        rest: Requests,
+        context: grpc.aio.ServicerContext,
     ) -> None:
         reservation = self._new_reservation()
         exchange = self._new_exchange(reservation)
         is_held_in_vain = False
         outcome, reason, seconds = "given_up", "", 0.0
         try:
-            async for message in requests:
+            while message is not None:
                 began = perf_counter()
                 action = exchange.receive(decode(message))
                 while isinstance(action, Reserve):
@@ -94,6 +113,7 @@ class Servicer:
                 await context.write(answer)
                 if isinstance(action, actions.Final):
                     return
+                message = await anext(rest, None)
         except Exception:
             outcome = "failed"
             raise

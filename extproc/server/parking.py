@@ -1,0 +1,50 @@
+"""In front of the desk: records whose answers were observed wait for what was seen of them."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from extproc.exchange.outcome import Outcome
+from extproc.ledger.port import OpenLedger
+from extproc.server.desk import Desk, Tally
+from extproc.server.meeting import PARKED, SIGHTED, Meeting
+
+SETTLE_SECONDS: Final = 0.25
+"""How often what has met since is settled."""
+
+
+class Parking:
+    """Takes finished requests to the desk, those that wait for a sighting with it or without."""
+
+    def __init__(self, desk: Desk, ledger: OpenLedger, meeting: Meeting, tally: Tally) -> None:
+        self._desk = desk
+        self._ledger = ledger
+        self._meeting = meeting
+        self._tally = tally
+        for prefix in (PARKED, SIGHTED):
+            meeting.restore(ledger.notes(prefix))
+
+    async def take(self, outcomes: Sequence[Outcome]) -> bool:
+        """Settle them or write down that they wait; whether that is committed."""
+        found = self._meeting.sort(outcomes)
+        if not await self._desk.take(found.ready, found.notes):
+            return False
+        names = {PARKED + outcome.noted.reservation for outcome in found.waiting}
+        # Where nothing was settled, only this tells.
+        if names and not names <= self._ledger.notes(PARKED).keys():
+            return False
+        self._meeting.settle(found)
+        for _ in found.repeated:
+            self._tally.record("repeated", None)
+        return True
+
+    async def settle_due(self) -> None:
+        """Settle what has met, and what has waited for long enough."""
+        found = self._meeting.due()
+        if (found.ready or found.notes) and await self._desk.take(found.ready, found.notes):
+            self._meeting.settle(found)
+
+    async def leave(self) -> None:
+        """Keep what was seen for the process after this one."""
+        kept = self._meeting.kept()
+        if kept:
+            await self._ledger.settle((), kept)
