@@ -1,0 +1,310 @@
+"""The last minutes, in memory: how fast, how much, where the time goes, what was turned away.
+
+For people who look now; what must last is in the metrics and the audit. Nothing here comes from
+a prompt or a key: names of the settings, of Envoy's clusters, and our own reasons.
+
+A request counts when its record arrives. After an outage those that Envoy kept count at once.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from extproc.exchange.outcome import Outcome
+from extproc.exchange.settling import Bill, Summary, settlement_of
+from extproc.telemetry.recent_slots import OTHER, SLOT_SECONDS, Amounts, Kept, Quantiles, Spread
+
+SHOWN_SECONDS: Final = 300
+NOW_SECONDS: Final = 30
+"""What counts as now: shorter, and a single request makes the numbers jump."""
+
+MODELS_MAX: Final = 100
+TIERS_MAX: Final = 100
+CLUSTERS_MAX: Final = 100
+REASONS_MAX: Final = 50
+BURNS_MAX: Final = 50_000
+"""Budgets that were charged in the last quarter of an hour, about 300 bytes each."""
+
+NEWS_MAX: Final = 50
+"""Different ones: one that comes again counts up."""
+
+NAME_CHARS_MAX: Final = 256
+REASON_CHARS_MAX: Final = 256
+
+_MINUTE: Final = 60
+_QUARTER: Final = 900
+_SLOTS: Final = SHOWN_SECONDS // SLOT_SECONDS
+_NOW_SLOTS: Final = NOW_SECONDS // SLOT_SECONDS
+
+
+class ModelPace(NamedTuple):
+    """One model in the last five minutes. Tokens are those of answers."""
+
+    model: str
+    requests: int
+    failed: int
+    """Of these, how many were not answered with 2xx."""
+    tokens_per_second_now: float
+    tokens_per_second: float
+    stream_tokens_per_second: Quantiles
+    """Of one stream, after its first byte. The tail is what 95 % are faster than."""
+    first_token_seconds: Quantiles
+    """Of streams. The tail is what 95 % are faster than."""
+
+
+class TierUse(NamedTuple):
+    """One tier in the last five minutes."""
+
+    tier: str
+    requests: int
+    downgraded: int
+    """That the rules had put here, and another tier served."""
+
+
+class Hop(NamedTuple):
+    """One upstream in the last five minutes: a model, or any other service behind the proxy."""
+
+    cluster: str
+    is_model: bool
+    requests: int
+    failed: int
+    """Of these, how many ended with 5xx."""
+    seconds: float
+    """All that its requests took, taken together."""
+    latency_seconds: Quantiles
+    """The tail is what 95 % are faster than."""
+
+
+class Burn(NamedTuple):
+    """Units a minute that were charged to a budget, over one minute and over fifteen."""
+
+    minute: float
+    quarter: float
+
+
+class News(NamedTuple):
+    """One thing that happened to requests of a tenant, and how often; times since 1970."""
+
+    kind: str
+    """`refused`, `downgraded`, or `unattributed`."""
+    tenant: str
+    reason: str
+    tier: str
+    downgraded_from: str
+    status: int
+    first: float
+    last: float
+    times: int
+
+
+class _Model:
+    used = 0.0
+
+    def __init__(self) -> None:
+        self.requests = Amounts(_SLOTS + 1)
+        self.failed = Amounts(_SLOTS + 1)
+        self.tokens = Amounts(_SLOTS + 1)
+        self.pace = Spread(_SLOTS)
+        self.first = Spread(_SLOTS)
+
+
+class _Tier:
+    used = 0.0
+
+    def __init__(self) -> None:
+        self.requests = Amounts(_SLOTS + 1)
+        self.downgraded = Amounts(_SLOTS + 1)
+
+
+class _Hop:
+    used = 0.0
+    is_model = False
+
+    def __init__(self) -> None:
+        self.requests = Amounts(_SLOTS + 1)
+        self.failed = Amounts(_SLOTS + 1)
+        self.seconds = Amounts(_SLOTS + 1)
+        self.latency = Spread(_SLOTS)
+
+
+class _Count:
+    used = 0.0
+
+    def __init__(self) -> None:
+        self.times = Amounts(_SLOTS + 1)
+
+
+class _Burn:
+    __slots__ = ("amounts", "used")
+
+    def __init__(self) -> None:
+        self.used = 0.0
+        self.amounts = Amounts(_QUARTER // _MINUTE + 2, _MINUTE)
+
+
+class Recent:
+    """An observer that remembers the last minutes, and no more than so much of them."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._wall = self.since = clock()
+        self._passed = 0.0
+        self._models = Kept(_Model, OTHER, entries_max=MODELS_MAX, seconds=SHOWN_SECONDS)
+        self._tiers = Kept(_Tier, OTHER, entries_max=TIERS_MAX, seconds=SHOWN_SECONDS)
+        self._hops = Kept(_Hop, OTHER, entries_max=CLUSTERS_MAX, seconds=SHOWN_SECONDS)
+        self._reasons = Kept(_Count, OTHER, entries_max=REASONS_MAX, seconds=SHOWN_SECONDS)
+        self._burns = Kept(_Burn, (OTHER, OTHER), entries_max=BURNS_MAX, seconds=_QUARTER)
+        self._news: OrderedDict[tuple[str, ...], News] = OrderedDict()
+
+    def observe(self, summary: Summary) -> None:
+        """Take a finished request into account."""
+        outcome, kind, bill, settled = summary
+        now = self._now()
+        self._observe_hop(outcome, now, is_model=kind == "call")
+        if kind == "refused":
+            self._reasons.use(outcome.noted.reason[:REASON_CHARS_MAX], now).times.add(now, 1)
+            self._tell("refused", outcome)
+        elif kind == "unattributed":
+            self._tell("unattributed", outcome)
+        if bill is None or kind != "call":
+            return
+        self._observe_model(outcome, bill, now)
+        self._observe_tier(outcome, now)
+        if settled is not None and (settlement := settlement_of(outcome, bill)) is not None:
+            for charge in settlement.charges:
+                if charge.amount:
+                    burn = self._burns.use((settlement.tenant, charge.budget), now)
+                    burn.amounts.add(now, charge.amount)
+
+    def models(self) -> tuple[ModelPace, ...]:
+        """Every model that was called."""
+        now = self._now()
+        return tuple(_pace(name, kept, now) for name, kept in self._models.items(now))
+
+    def tiers(self) -> tuple[TierUse, ...]:
+        """Every tier that was chosen or used."""
+        now = self._now()
+        return tuple(
+            TierUse(name, _shown(kept.requests, now), _shown(kept.downgraded, now))
+            for name, kept in self._tiers.items(now)
+        )
+
+    def hops(self) -> tuple[Hop, ...]:
+        """Every upstream that was asked, the one that took most of the time first."""
+        now = self._now()
+        found = [
+            Hop(
+                name,
+                kept.is_model,
+                _shown(kept.requests, now),
+                _shown(kept.failed, now),
+                kept.seconds.over(now, SHOWN_SECONDS),
+                _quantiles(kept.latency, now, 0.95),
+            )
+            for name, kept in self._hops.items(now)
+        ]
+        return tuple(sorted(found, key=lambda hop: -hop.seconds))
+
+    def refusals(self) -> dict[str, int]:
+        """How many were refused, by reason."""
+        now = self._now()
+        return {name: _shown(kept.times, now) for name, kept in self._reasons.items(now)}
+
+    def news(self) -> tuple[News, ...]:
+        """What was refused, downgraded or passed us by, the latest first."""
+        return tuple(reversed(self._news.values()))
+
+    def burn(self, tenant: str, budget: str) -> Burn:
+        """How fast a budget is used up. Where we began less than that ago, since then."""
+        now = self._now()
+        kept = self._burns.find((tenant, budget))
+        if kept is None:
+            return Burn(0.0, 0.0)
+        minute, quarter = (
+            kept.amounts.over(now, seconds) * _MINUTE / max(_MINUTE, min(seconds, now))
+            for seconds in (_MINUTE, _QUARTER)
+        )
+        return Burn(minute, quarter)
+
+    def _now(self) -> float:
+        """Seconds since we began, by a clock that is never put back."""
+        wall = self._clock()
+        self._passed += max(0.0, wall - self._wall)
+        self._wall = wall
+        return self._passed
+
+    def _observe_hop(self, outcome: Outcome, now: float, *, is_model: bool) -> None:
+        place, timing = outcome.place, outcome.timing
+        if not place.cluster or not place.attempts:
+            return
+        ended = timing.answer_received or timing.ended
+        seconds = max(0, ended - (timing.request_sent or 0)) / 1e6
+        hop = self._hops.use(place.cluster[:NAME_CHARS_MAX], now)
+        hop.is_model = hop.is_model or is_model
+        hop.requests.add(now, 1)
+        hop.seconds.add(now, seconds)
+        hop.latency.add(now, seconds)
+        if outcome.status >= 500:  # noqa: PLR2004  # RFC 9110
+            hop.failed.add(now, 1)
+
+    def _observe_model(self, outcome: Outcome, bill: Bill, now: float) -> None:
+        timing = outcome.timing
+        model = self._models.use(bill.model[:NAME_CHARS_MAX], now)
+        model.requests.add(now, 1)
+        model.tokens.add(now, bill.usage.completion)
+        if not outcome.was_answered:
+            model.failed.add(now, 1)
+        if bill.source == "zero" or not outcome.noted.stream or timing.first_byte is None:
+            return
+        model.first.add(now, timing.first_byte / 1e6)
+        seconds = (timing.ended - timing.first_byte) / 1e6
+        if bill.usage.completion > 1 and seconds > 0:
+            model.pace.add(now, bill.usage.completion / seconds)
+
+    def _observe_tier(self, outcome: Outcome, now: float) -> None:
+        noted = outcome.noted
+        self._tiers.use(noted.tier[:NAME_CHARS_MAX], now).requests.add(now, 1)
+        if noted.downgraded_from:
+            meant = self._tiers.use(noted.downgraded_from[:NAME_CHARS_MAX], now)
+            meant.downgraded.add(now, 1)
+            self._tell("downgraded", outcome)
+
+    def _tell(self, kind: str, outcome: Outcome) -> None:
+        """Remember it; the same again counts up and moves to the front."""
+        noted = outcome.noted
+        reason = noted.reason[:REASON_CHARS_MAX]
+        places = (noted.tier[:NAME_CHARS_MAX], noted.downgraded_from[:NAME_CHARS_MAX])
+        tenant = noted.tenant[:NAME_CHARS_MAX]
+        # Why a tier was not taken says by how much: no two such reasons need be the same.
+        key = (kind, tenant, reason if kind == "refused" else "", *places)
+        at = outcome.started + outcome.timing.ended / 1e6
+        before = self._news.pop(key, None)
+        first, times = (before.first, before.times + 1) if before else (at, 1)
+        last = max(at, before.last) if before else at
+        self._news[key] = News(kind, tenant, reason, *places, outcome.status, first, last, times)
+        if len(self._news) > NEWS_MAX:
+            self._news.popitem(last=False)
+
+
+def _pace(name: str, kept: _Model, now: float) -> ModelPace:
+    def rate(seconds: float) -> float:
+        return kept.tokens.over(now, seconds) / max(SLOT_SECONDS, min(seconds, now))
+
+    return ModelPace(
+        name,
+        _shown(kept.requests, now),
+        _shown(kept.failed, now),
+        rate(NOW_SECONDS),
+        rate(SHOWN_SECONDS),
+        _quantiles(kept.pace, now, 0.05),
+        _quantiles(kept.first, now, 0.95),
+    )
+
+
+def _shown(amounts: Amounts, now: float) -> int:
+    return round(amounts.over(now, SHOWN_SECONDS))
+
+
+def _quantiles(spread: Spread, now: float, tail: float) -> Quantiles:
+    (at_present,) = spread.quantiles(now, 0.5, slots=_NOW_SLOTS)
+    return Quantiles(at_present, *spread.quantiles(now, 0.5, tail, slots=_SLOTS))
