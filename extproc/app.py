@@ -23,8 +23,11 @@ from extproc.observing import Observing, observing
 from extproc.server.desk import LEARNT, Desk, experiences
 from extproc.server.intake import Intake
 from extproc.server.lifecycle import DRAIN_SECONDS, serving
+from extproc.server.meeting import Meeting
+from extproc.server.parking import SETTLE_SECONDS, Parking
 from extproc.server.rulebook import Rulebook
-from extproc.server.servicer import Decided, Servicer
+from extproc.server.servicer import Decided, Servicer, Watch, let_go
+from extproc.server.watcher import Watcher
 from extproc.tokens.counter import Counter
 
 LEARN_SECONDS: Final = 5.0
@@ -43,6 +46,7 @@ class Service(NamedTuple):
     rulebook: Rulebook
     ledger: OpenLedger
     desk: Desk
+    parking: Parking
     observing: Observing
     servicer: Servicer
     intake: Intake
@@ -88,19 +92,27 @@ async def ledger_of(loaded: Loaded) -> AsyncIterator[OpenLedger]:
 
 
 def servicer_of(
-    rulebook: Rulebook, counter: TextCounter, ledger: OpenLedger, decided: Decided
+    rulebook: Rulebook,
+    counter: TextCounter,
+    ledger: OpenLedger,
+    decided: Decided,
+    watch: Watch = let_go,
 ) -> Servicer:
     """The gRPC service over these parts."""
 
     def new_exchange(reservation: str) -> Exchange:
         return Exchange(rulebook.rules, counter, reservation=reservation)
 
-    return Servicer(new_exchange, ledger, new_reservation, decided)
+    return Servicer(new_exchange, ledger, new_reservation, decided, watch)
 
 
 def new_reservation() -> str:
-    """128 random bits: never a client's own id, which it could send again to dodge the charge."""
-    return os.urandom(16).hex()
+    """Name a request: never by a client's own id, which it could send again to dodge the charge.
+
+    48 bits of time, in milliseconds, before 80 random ones: names that grow keep the ledger's
+    index small at its end, where the next ones go.
+    """
+    return (int(_clock() * 1000).to_bytes(6) + os.urandom(10)).hex()
 
 
 @asynccontextmanager
@@ -125,14 +137,20 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
                 tally=watching.metrics,
                 known=known,
             )
+            metrics = watching.metrics
+            meeting = Meeting(_clock, metrics.observed)
+            watch = Watcher(meeting.see, metrics.observed).watch
+            parking = Parking(desk, ledger, meeting, metrics)
             yield Service(
                 rulebook,
                 ledger,
                 desk,
+                parking,
                 watching,
-                servicer_of(rulebook, counter, ledger, watching.metrics.decided),
-                Intake(desk, watching.metrics),
+                servicer_of(rulebook, counter, ledger, metrics.decided, watch),
+                Intake(parking, metrics),
             )
+            await parking.leave()
 
 
 async def serve(
@@ -163,7 +181,8 @@ async def serve(
             )
         )
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        working = [tasks.create_task(_learn(service)), tasks.create_task(_watch_loop(service))]
+        routines = (_learn(service), _settle_due(service), _watch_loop(service))
+        working = [tasks.create_task(routine) for routine in routines]
         # What lives from here on lives as long as the process: don't trace it at every turn.
         gc.collect()
         gc.freeze()
@@ -179,6 +198,13 @@ async def _learn(service: Service) -> None:
     while True:
         await asyncio.sleep(LEARN_SECONDS)
         service.rulebook.learn(service.desk.known)
+
+
+async def _settle_due(service: Service) -> None:
+    """Settle the records that need not wait any more for what was seen of their answers."""
+    while True:
+        await asyncio.sleep(SETTLE_SECONDS)
+        await service.parking.settle_due()
 
 
 async def _watch_loop(service: Service) -> None:

@@ -1,5 +1,7 @@
 """In front of the desk: records whose answers were observed wait for what was seen of them."""
 
+import logging
+import traceback
 from collections.abc import Sequence
 from typing import Final
 
@@ -10,6 +12,9 @@ from extproc.server.meeting import PARKED, SIGHTED, Meeting
 
 SETTLE_SECONDS: Final = 0.25
 """How often what has met since is settled."""
+
+
+_log = logging.getLogger(__name__)
 
 
 class Parking:
@@ -38,13 +43,20 @@ class Parking:
         return True
 
     async def settle_due(self) -> None:
-        """Settle what has met, and what has waited for long enough."""
+        """Settle what has met, and what has waited for long enough. Never raises."""
         found = self._meeting.due()
-        if (found.ready or found.notes) and await self._desk.take(found.ready, found.notes):
-            self._meeting.settle(found)
+        if not found.ready and not found.notes:
+            return
+        try:
+            if await self._desk.take(found.ready, found.notes):
+                self._meeting.settle(found)
+        except Exception as error:  # noqa: BLE001  # they are tried again
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("parking.failed %s\n%s", type(error).__name__, where)
 
     async def leave(self) -> None:
-        """Keep what was seen for the process after this one."""
+        """Settle what has met; keep what else was seen for the process after this one."""
+        await self.settle_due()
         kept = self._meeting.kept()
         if kept:
             await self._ledger.settle((), kept)

@@ -36,7 +36,7 @@ Watch = Callable[[ProcessingRequest, Requests], Awaitable[None]]
 """Is given the first message of a stream in observability mode, and the rest to come."""
 
 
-async def _let_go(first: ProcessingRequest, rest: Requests) -> None:
+async def let_go(first: ProcessingRequest, rest: Requests) -> None:
     """Watch nothing."""
 
 
@@ -49,7 +49,7 @@ class Servicer:
         ledger: Ledger,
         new_reservation: Callable[[], str],
         decided: Decided,
-        watch: Watch = _let_go,
+        watch: Watch = let_go,
     ) -> None:
         self._new_exchange = new_exchange
         self._ledger = ledger

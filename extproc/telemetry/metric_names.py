@@ -24,6 +24,7 @@ HOP_SECONDS: Final = "llm_extproc_hop_duration_seconds"
 HOP_ATTEMPTS: Final = "llm_extproc_hop_attempts"
 UNATTRIBUTED: Final = "llm_extproc_unattributed_tokens"
 METER_ERRORS: Final = "llm_extproc_meter_errors"
+OBSERVED: Final = "llm_extproc_observed"
 BUDGET_LIMIT: Final = "llm_extproc_budget_limit"
 BUDGET_COMMITTED: Final = "llm_extproc_budget_committed"
 BUDGET_RESERVED: Final = "llm_extproc_budget_reserved"
@@ -58,6 +59,7 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
     HOP_ATTEMPTS: ("cluster", "code"),
     UNATTRIBUTED: ("kind",),
     METER_ERRORS: ("reason",),
+    OBSERVED: ("case",),
     BUDGET_LIMIT: ("tenant", "budget", "unit"),
     BUDGET_COMMITTED: ("tenant", "budget", "unit"),
     BUDGET_RESERVED: ("tenant", "budget", "unit"),

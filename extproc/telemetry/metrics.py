@@ -31,7 +31,16 @@ OPERATIONS: Final = {
 """`gen_ai.operation.name`; the last is ours, the conventions have no word for it."""
 
 METER_ERRORS: Final = frozenset(
-    {"encoded", "usage_too_long", "usage_garbled", "too_complex", "tail_lost", "bug"}
+    {
+        "encoded",
+        "usage_too_long",
+        "usage_garbled",
+        "too_complex",
+        "tail_lost",
+        "bug",
+        "unobserved",
+        "cut_short",
+    }
 )
 
 
@@ -118,6 +127,9 @@ class Metrics:
             names.UNATTRIBUTED, "Tokens of calls that passed a filter which failed open"
         )
         self._meter_errors = self._counter(names.METER_ERRORS, "Answers the meter gave up on")
+        self._observed = self._counter(
+            names.OBSERVED, "Copied answers, and how they met the records of their requests"
+        )
         self._loop_lag = self._histogram(
             names.LOOP_LAG_SECONDS, "How late the event loop wakes up", names.LOOP_BUCKETS
         )
@@ -138,6 +150,10 @@ class Metrics:
         self._records.labels(kind).inc()
         if lag_seconds is not None:
             self._lag.observe(lag_seconds)
+
+    def observed(self, case: str) -> None:
+        """Count what became of a copied answer, or of a record that needed one."""
+        self._observed.labels(case).inc()
 
     def loop_lag(self, seconds: float) -> None:
         """Note how late the event loop woke up."""

@@ -15,6 +15,8 @@ from pathlib import Path
 from string import Template
 from typing import Any, Final, NamedTuple
 
+import yaml
+
 from extproc.demo.envoy import find_binary
 from extproc.demo.process import Child, child
 
@@ -262,10 +264,17 @@ class Exchange:
 
 
 @contextmanager
-def stand(version: str, directory: Path, *, edit: Callable[[str], str] = str) -> Iterator[Stand]:
+def stand(
+    version: str,
+    directory: Path,
+    *,
+    edit: Callable[[str], str] = str,
+    rewire: Callable[[dict[str, Any], Path], None] = lambda _config, _folder: None,
+) -> Iterator[Stand]:
     """Run an Envoy of this version, until the block ends. Its log goes into `directory`.
 
-    `edit` may break the meter, for those who want to see what happens then.
+    `edit` may break the meter, for those who want to see what happens then; `rewire` may change
+    Envoy's configuration, sockets in the folder that it is given.
     """
     with tempfile.TemporaryDirectory() as name:  # the path of a socket may not be long
         folder = Path(name)
@@ -273,7 +282,9 @@ def stand(version: str, directory: Path, *, edit: Callable[[str], str] = str) ->
             folder=folder, direct=json.dumps(DIRECT)
         )
         (folder / "meter.lua").write_text(edit(METER.read_text()))
-        (folder / "envoy.yaml").write_text(config)
+        tree = yaml.safe_load(config)
+        rewire(tree, folder)
+        (folder / "envoy.yaml").write_text(yaml.safe_dump(tree))
         (folder / "access.jsonl").touch()
         admin = folder / "admin"
         arguments: list[str | Path] = [find_binary(version), "-c", folder / "envoy.yaml"]
