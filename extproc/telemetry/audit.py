@@ -6,11 +6,14 @@ Envoy brings its record again: a process may have died in between. `docs/audit.m
 """
 
 import datetime as dt
+import json
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from extproc.exchange.holds import holds_of
@@ -30,8 +33,6 @@ STDOUT: Final = "stdout"
 OFF: Final = "off"
 
 _STDOUT_DESCRIPTOR: Final = 1
-
-_render: Final = structlog.processors.JSONRenderer(ensure_ascii=True, separators=(",", ":"))
 
 
 class Audit:
@@ -98,15 +99,27 @@ def open_audit(target: str) -> Audit:
 
 def line_of(summary: Summary) -> bytes:
     """The call's line, its end included."""
-    rendered = _render(None, "", fields_of(summary))
-    text = rendered if isinstance(rendered, str) else rendered.decode()
-    return text.encode("ascii") + b"\n"
+    rendered = _RENDER(None, "", fields_of(summary))
+    return (rendered if isinstance(rendered, bytes) else rendered.encode()) + b"\n"
+
+
+def _json(fields: dict[str, Any], **_: object) -> bytes:
+    """Plain ASCII: U+2028 and the like end lines too, and half a character is no UTF-8."""
+    with suppress(UnicodeEncodeError):
+        text = msgspec.json.encode(fields)
+        if text.isascii():
+            return text
+    return json.dumps(fields, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+_RENDER: Final = structlog.processors.JSONRenderer(serializer=_json)
 
 
 def fields_of(summary: Summary) -> dict[str, Any]:
     """What a line says, in its order. Every line has every field."""
     outcome, kind, bill, settled = summary
     noted, place, timing = outcome.noted, outcome.place, outcome.timing
+    held = _held(outcome)
     dialect = noted.dialect or dialect_of(outcome.path)
     first = timing.first_byte if noted.stream else None
     return {
@@ -131,9 +144,9 @@ def fields_of(summary: Summary) -> dict[str, Any]:
         "reason": readable(noted.reason),
         "budget_warnings": readable(noted.budget_warnings),
         "reservation": noted.reservation,
-        "held": _held(outcome),
+        "held": held,
         **_used(bill),
-        "charges": _charges(summary),
+        "charges": _charges(summary, held or []),
         "settled": settled or "",
         "route": readable(place.route),
         "cluster": readable(place.cluster),
@@ -187,21 +200,20 @@ def _held(outcome: Outcome) -> list[dict[str, Any]] | None:
     ]
 
 
-def _charges(summary: Summary) -> list[dict[str, Any]]:
+def _charges(summary: Summary, held: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What each budget was charged, and in which window: all that a ledger must be told."""
     outcome, kind, bill, _ = summary
     settlement = settlement_of(outcome, bill) if kind == "call" and bill is not None else None
     if settlement is None:
         return []
-    units = {hold.budget: hold.unit for hold in holds_of(outcome.noted.reserved) or ()}
     return [
         {
             "budget": charge.budget,
-            "unit": units[charge.budget],
+            "unit": hold["unit"],
             "window_start": int(charge.window_start),
             "amount": charge.amount,
         }
-        for charge in settlement.charges
+        for charge, hold in zip(settlement.charges, held, strict=True)
     ]
 
 
