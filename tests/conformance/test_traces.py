@@ -27,8 +27,25 @@ def traced(
 ) -> Iterator[Mesh]:
     folder = tmp_path_factory.mktemp("traced")
     wiring = {"collector_port": collector.port}
-    with running(folder, adapters, envoy_version, wiring=wiring) as mesh:
+    telemetry = {"audit": "off", "spans": f"http://127.0.0.1:{collector.port}"}
+    with running(folder, adapters, envoy_version, wiring=wiring, telemetry=telemetry) as mesh:
         yield mesh
+
+
+OWN = {
+    "gen_ai.operation.name": "chat",
+    "gen_ai.request.model": "gpt-4",
+    "gen_ai.response.model": "gpt-4",
+    "gen_ai.request.temperature": 0.5,
+    "gen_ai.usage.input_tokens": 2,
+    "gen_ai.usage.output_tokens": 7,
+    "llm.model": "gpt-4",
+    "llm.tenant_id": "acme",
+    "llm.temperature": 0.5,
+    "llm.prompt.tokens": 2,
+    "llm.completion.tokens": 7,
+    "llm.total.tokens": 9,
+}
 
 
 def named(spans: list[Span], name: str) -> Span:
@@ -47,7 +64,7 @@ async def test_the_spans_of_envoy_tell_what_the_call_was(
         headers={"traceparent": f"00-{trace}-{caller}-01", "x-adapter-pause-ms": "5"},
     )
 
-    spans = collector.wait_for(trace, 3)
+    spans = collector.wait_for(trace, 4)
     server = named(spans, SERVER)
     assert server.parent_id == caller
     assert named(spans, ATTEMPT).parent_id == server.span_id
@@ -68,6 +85,50 @@ async def test_the_spans_of_envoy_tell_what_the_call_was(
     assert server.attributes["gen_ai.usage.output_tokens"] == "7"
 
 
+async def test_the_service_adds_a_span_of_its_own_with_the_true_times(
+    traced: Mesh, collector: Collector
+) -> None:
+    trace, caller = secrets.token_hex(16), secrets.token_hex(8)
+
+    await traced.send(
+        chat(stream=True, temperature=0.5, max_tokens=7),
+        step=mark(),
+        headers={"traceparent": f"00-{trace}-{caller}-01", "x-adapter-pause-ms": "20"},
+    )
+
+    spans = collector.wait_for(trace, 4)
+    server = named(spans, SERVER)
+    own = named(spans, "chat gpt-4")
+    assert own.parent_id == server.span_id
+    assert abs(own.start - server.start) < 5_000_000
+    assert abs(own.end - server.end) < 50_000_000
+    assert own.end - own.start > 100_000_000
+    ((_, first),) = own.events
+    assert own.start < first < own.end
+    told = {name: own.attributes[name] for name in OWN}
+    assert told == OWN
+    assert own.attributes["llm.tokens.per.second"] > 0
+    assert own.status == 0
+
+
+async def test_a_refusal_is_an_error_in_the_trace(traced: Mesh, collector: Collector) -> None:
+    trace = secrets.token_hex(16)
+
+    await traced.send(
+        b"{",
+        step=mark(),
+        headers={"traceparent": f"00-{trace}-{secrets.token_hex(8)}-01"},
+    )
+
+    (own,) = [
+        s
+        for s in collector.wait_for(trace, 3)
+        if "llm.tenant_id" in s.attributes and s.name != SERVER
+    ]
+    assert own.status == 2
+    assert own.attributes["error.type"] == "malformed_request"
+
+
 async def test_a_caller_that_does_not_sample_gets_no_spans(
     traced: Mesh, collector: Collector
 ) -> None:
@@ -77,5 +138,5 @@ async def test_a_caller_that_does_not_sample_gets_no_spans(
         await traced.send(chat(), step=mark(), headers={"traceparent": parent})
 
     # What was sent last has come, so what was sent before it never will.
-    assert len(collector.wait_for(sampled, 3)) == 3
+    assert len(collector.wait_for(sampled, 4)) == 4
     assert collector.wait_for(unsampled, 1, seconds=0) == []
