@@ -49,7 +49,7 @@ def refuse_denied(
 def _retry_after(balance: Balance, reservation: str) -> int:
     """Whole seconds, never before the window ends, spread by the reservation's own digits."""
     seconds = balance.reset_seconds if balance.reset_seconds is not None else 1.0
-    spread = int(reservation[:4], 16) / 0xFFFF
+    spread = int(reservation[-4:], 16) / 0xFFFF
     return math.ceil(seconds + spread * min(JITTER_SECONDS_MAX, seconds * JITTER_SHARE))
 
 
