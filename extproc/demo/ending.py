@@ -11,7 +11,7 @@ from rich.text import Text
 from extproc.demo.figures import BUDGET_COMPARED, Figures, Hop, Pace, Standing
 
 _BAR_WIDTH: Final = 40
-_MICRO: Final = 1_000_000
+_THREE_DIGITS: Final = 1000
 
 
 def open_numbers(console: Console, figures: Figures, *, plain: bool) -> None:
@@ -51,25 +51,25 @@ def _hops(figures: Figures, table: Table) -> Table:
     table.caption = "a model's p95 is that of its streams, which last as long as they are written"
     table.caption_justify = "left"
     slowest = figures.slowest()
-    for hop in sorted(figures.hops, key=lambda hop: -hop.p50_ms):
+    for hop in sorted(figures.hops, key=lambda hop: -(hop.p50_ms or 0.0)):
         style = "bold red" if hop == slowest else ""
-        cells = (hop.name, str(hop.requests), f"{hop.p50_ms:.1f}", f"{hop.p95_ms:.1f}")
+        cells = (hop.name, str(hop.requests), _number(hop.p50_ms), _number(hop.p95_ms))
         table.add_row(*(Text(cell, style) for cell in cells), _bar(hop, slowest))
     return table
 
 
 def _bar(hop: Hop, slowest: Hop | None) -> RenderableType:
-    longest = slowest.p50_ms if slowest is not None and slowest.p50_ms else 1.0
+    longest = (slowest.p50_ms if slowest is not None else None) or 1.0
     colour = "red" if hop == slowest else "cyan"
-    return Bar(longest, 0, hop.p50_ms, width=_BAR_WIDTH, color=colour)
+    return Bar(longest, 0, hop.p50_ms or 0.0, width=_BAR_WIDTH, color=colour)
 
 
 def _paces(paces: Sequence[Pace], table: Table) -> Table:
-    _columns(table, ["model"], "streams", "tokens/s", "first token ms")
+    _columns(table, ["model"], "requests", "tokens/s of a stream", "first token ms")
     for pace in paces:
         table.add_row(
             pace.model,
-            str(pace.streams),
+            str(pace.requests),
             _number(pace.tokens_per_second),
             _number(pace.first_token_ms),
         )
@@ -77,7 +77,8 @@ def _paces(paces: Sequence[Pace], table: Table) -> Table:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.1f}"
+    """Three digits: what is told of the last minutes is right to within a few percent."""
+    return "" if value is None else f"{value:.3g}" if value < _THREE_DIGITS else f"{value:.0f}"
 
 
 def _budgets(figures: Figures, table: Table) -> Table:
@@ -96,8 +97,8 @@ def _budgets(figures: Figures, table: Table) -> Table:
     return table
 
 
-def _amount(standing: Standing, number: int) -> str:
-    return f"${number / _MICRO:.6f}" if standing.unit == "usd" else f"{number:,}"
+def _amount(standing: Standing, number: float) -> str:
+    return f"${number:.6f}" if standing.unit == "usd" else f"{number:,.0f}"
 
 
 def _said(standing: Standing, served: int) -> Text:

@@ -12,21 +12,21 @@ BUDGET_COMPARED: Final = "tokens"
 
 
 class Standing(NamedTuple):
-    """A tenant's budget, as the service has it. Amounts of money are in micro-dollars."""
+    """A tenant's budget, as the service has it. Amounts are in its unit."""
 
     tenant: str
     budget: str
     unit: str
-    limit: int
-    committed: int
-    reserved: int
+    limit: float
+    committed: float
+    reserved: float
 
 
 class Pace(NamedTuple):
     """How fast a model is, as the service has it; medians, None where nothing streamed."""
 
     model: str
-    streams: int
+    requests: int
     tokens_per_second: float | None
     first_token_ms: float | None
 
@@ -36,8 +36,8 @@ class Hop(NamedTuple):
 
     name: str
     requests: int
-    p50_ms: float
-    p95_ms: float
+    p50_ms: float | None
+    p95_ms: float | None
 
 
 class Served(NamedTuple):
@@ -70,49 +70,58 @@ class Figures(NamedTuple):
         charged = {s.tenant: s for s in self.standings if s.budget == BUDGET_COMPARED}
         told = self.served_tokens()
         found = [
-            f"{tenant}: {charged[tenant].committed if tenant in charged else 'nothing'} charged,"
-            f" {tokens} served"
+            f"{tenant}: {_committed(charged.get(tenant))} charged, {tokens} served"
             for tenant, tokens in sorted(told.items())
             if tenant not in charged or charged[tenant].committed != tokens
         ]
         found += [
-            f"{tenant}: {standing.committed} charged, nothing served"
+            f"{tenant}: {_committed(standing)} charged, nothing served"
             for tenant, standing in charged.items()
             if standing.committed and tenant not in told
         ]
         found += [
-            f"{s.tenant}: {s.reserved} held of {s.budget}" for s in self.standings if s.reserved
+            f"{s.tenant}: {s.reserved:g} held of {s.budget}" for s in self.standings if s.reserved
         ]
         return found
 
     def slowest(self) -> Hop | None:
         """The hop that takes longest to answer, half of the time."""
-        return max(self.hops, key=lambda hop: hop.p50_ms, default=None)
+        return max(self.hops, key=lambda hop: hop.p50_ms or 0.0, default=None)
+
+
+def _committed(standing: Standing | None) -> str:
+    return "nothing" if standing is None else f"{standing.committed:.0f}"
 
 
 def figures_of(books: Any, told: Any) -> Figures:  # noqa: ANN401  # JSON
     """Read what the adapters' control port and the service's admin say."""
     standings = (
-        Standing(**{field: row[field] for field in Standing._fields}) for row in told["budgets"]
+        Standing(row["tenant"], *(one[name] for name in _BUDGET))
+        for row in told["tenants"]["rows"]
+        for one in row["budgets"]
     )
     return Figures(
         standings=sorted(standings),
         paces=[
             Pace(
                 row["model"],
-                row["tokens_per_second"]["count"],
-                row["tokens_per_second"]["median"],
-                _ms(row["first_token"]["median"]),
+                row["requests"],
+                row["stream_tokens_per_second"]["median"],
+                _ms(row["first_token_seconds"]["median"]),
             )
             for row in told["models"]
+            if row["requests"]
         ],
         hops=[
-            Hop(row["cluster"], seen["count"], _ms(seen["median"]) or 0.0, _ms(seen["p95"]) or 0.0)
+            Hop(row["cluster"], row["requests"], _ms(took["median"]), _ms(took["p95"]))
             for row in told["hops"]
-            for seen in (row["duration"],)
+            for took in (row["latency_seconds"],)
         ],
         served=[Served(**row) for row in books],
     )
+
+
+_BUDGET: Final = ("id", "unit", "limit", "committed", "reserved")
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -124,7 +133,9 @@ def verdicts(figures: Figures) -> list[Verdict]:
     tokens = sum(figures.served_tokens().values())
     settled = f"{tokens} tokens served, {len(figures.served_tokens())} tenants charged for them"
     slowest = figures.slowest()
-    hop = "no hop was seen" if slowest is None else f"{slowest.name}, {slowest.p50_ms:.0f} ms"
+    hop = (
+        "no hop was seen" if slowest is None else f"{slowest.name}, {slowest.p50_ms or 0.0:.0f} ms"
+    )
     is_found = slowest is not None and slowest.name == RETRIEVAL
     paced = [pace for pace in figures.paces if pace.tokens_per_second]
     return [

@@ -6,7 +6,7 @@ from extproc.demo.figures import Figures, Hop, Pace, Served, Standing, figures_o
 
 CHARGED = Standing("acme", "tokens", "tokens", limit=1000, committed=30, reserved=0)
 SERVED = Served("acme", "gpt-4", answers=2, prompt=10, completion=20)
-PACE = Pace("gpt-4", streams=2, tokens_per_second=25.0, first_token_ms=3.0)
+PACE = Pace("gpt-4", requests=2, tokens_per_second=25.0, first_token_ms=3.0)
 CACHE = Hop("cache", requests=9, p50_ms=1.0, p95_ms=2.0)
 RETRIEVAL = Hop("retrieval", requests=3, p50_ms=400.0, p95_ms=410.0)
 GOOD = Figures([CHARGED], [PACE], [CACHE, RETRIEVAL], [SERVED])
@@ -45,8 +45,8 @@ def test_numbers_that_agree_are_no_problem() -> None:
             id="a reservation that nobody settled",
         ),
         pytest.param(
-            GOOD._replace(standings=[CHARGED, Standing("acme", "day", "usd", 9, 8, reserved=1)]),
-            "acme: 1 held of day",
+            GOOD._replace(standings=[CHARGED, Standing("acme", "day", "usd", 9, 8, reserved=0.5)]),
+            "acme: 0.5 held of day",
             id="and one of another budget",
         ),
         pytest.param(GOOD._replace(hops=[CACHE]), "cache, 1 ms", id="another hop is the slowest"),
@@ -65,27 +65,42 @@ def test_money_is_not_compared_with_tokens() -> None:
 
 
 def test_what_the_service_and_the_books_say_is_read() -> None:
-    month = {"tenant": "acme", "budget": "tokens", "unit": "tokens", "limit": 1000}
-    seen = {"count": 3, "median": 0.4, "p95": 0.41}
+    month = {"id": "tokens", "unit": "tokens", "limit": 1000.0, "committed": 30.0, "reserved": 0.0}
+    idle = {"now": None, "median": None, "p95": None}
     told = {
-        "budgets": [month | {"committed": 30, "reserved": 0, "state": "ok"}],
+        "tenants": {
+            "rows": [{"tenant": "acme", "state": "ok", "budgets": [month | {"state": "ok"}]}]
+        },
         "models": [
             {
                 "model": "gpt-4",
-                "calls_per_minute": 2.0,
-                "tokens_per_second": {"count": 2, "median": 25.0, "p95": 26.0},
-                "first_token": {"count": 2, "median": 0.003, "p95": 0.004},
+                "requests": 2,
+                "stream_tokens_per_second": {"now": 25.0, "median": 25.0, "p5": 24.0},
+                "first_token_seconds": {"now": 0.003, "median": 0.003, "p95": 0.004},
             },
             {
-                "model": "local-llama",
-                "tokens_per_second": {"count": 0, "median": None, "p95": None},
-                "first_token": {"count": 0, "median": None, "p95": None},
+                "model": "whole-answers-only",
+                "requests": 3,
+                "stream_tokens_per_second": idle,
+                "first_token_seconds": idle,
+            },
+            {
+                "model": "never-called",
+                "requests": 0,
+                "stream_tokens_per_second": idle,
+                "first_token_seconds": idle,
             },
         ],
-        "hops": [{"cluster": "retrieval", "calls_per_minute": 3.0, "duration": seen}],
+        "hops": [
+            {
+                "cluster": "retrieval",
+                "requests": 3,
+                "latency_seconds": {"now": 0.4, "median": 0.4, "p95": 0.41},
+            }
+        ],
     }
     books = [{"tenant": "acme", "model": "gpt-4", "answers": 2, "prompt": 10, "completion": 20}]
 
     assert figures_of(books, told) == Figures(
-        [CHARGED], [PACE, Pace("local-llama", 0, None, None)], [RETRIEVAL], [SERVED]
+        [CHARGED], [PACE, Pace("whole-answers-only", 3, None, None)], [RETRIEVAL], [SERVED]
     )
