@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from extproc.admin.server import administering
+from extproc.admin.views import Books, InForce, Views
 from extproc.config.loader import Loaded
 from extproc.exchange.machine import Exchange
 from extproc.ledger.memory import MemoryLedger
@@ -170,6 +172,12 @@ async def serve(
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(loaded))
+        readiness = _Readiness(service)
+        admin = settings.admin
+        port = await stack.enter_async_context(
+            administering(_views(service, readiness), admin.address, admin.port)
+        )
+        on_ready(f"admin on {admin.address}:{port}")
         address = settings.listen.address
         port = await stack.enter_async_context(
             serving(
@@ -181,16 +189,42 @@ async def serve(
             )
         )
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        routines = (_learn(service), _settle_due(service), _watch_loop(service))
-        working = [tasks.create_task(routine) for routine in routines]
+        working = [tasks.create_task(_learn(service)), tasks.create_task(_watch_loop(service))]
         # What lives from here on lives as long as the process: don't trace it at every turn.
         gc.collect()
         gc.freeze()
+        readiness.phase = ""
         on_ready(f"listening on {address}:{port}")
         await stopping.wait()
+        readiness.phase = "draining"
         _log.info("draining for up to %g s", drain_seconds)
         for task in working:
             task.cancel()
+
+
+class _Readiness:
+    """Whether the service should get requests; `phase` says why not, empty while it serves."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.phase = "starting"
+
+    def why_not(self) -> str:
+        """Where the ledger can't commit, decisions still go on, unless the settings say not."""
+        wanted = self._service.rulebook.loaded.settings.ledger.when_unavailable
+        return self.phase or (self._service.ledger.health() if wanted == "deny" else "")
+
+
+def _views(service: Service, readiness: _Readiness) -> Views:
+    began = _clock()
+    return Views(
+        metrics=service.observing.metrics.expose,
+        is_ready=readiness.why_not,
+        settings=lambda: InForce(service.rulebook.loaded.settings, began),
+        budgets=lambda: Books(service.rulebook.rules.policy, service.ledger),
+        recent=service.observing.recent,
+        clock=_clock,
+    )
 
 
 async def _learn(service: Service) -> None:
