@@ -7,8 +7,9 @@ from extproc.demo.accesslog import Record
 from extproc.demo.clients import Ask, Outcome
 
 STREAM_PIECES_MIN: Final = 20
-FIRST_PIECE_SHARE_MAX: Final = 0.5
-"""A buffered stream's first piece comes with its last; ours comes in a fraction of that time."""
+SPREAD_SECONDS_MIN: Final = 0.2
+"""From the first piece to the last. A stream that is held back comes all at once; ours in 1.3 s,
+of which an SDK that is used for the first time, on a busy machine, may miss the first second."""
 
 
 class Expected(NamedTuple):
@@ -74,7 +75,7 @@ def problems(step: Step, outcome: Outcome, records: Sequence[Record]) -> list[st
 def _late(arrivals: tuple[float, ...]) -> list[str]:
     if len(arrivals) < STREAM_PIECES_MIN:
         return [f"the answer came in {len(arrivals)} pieces, not in {STREAM_PIECES_MIN} or more"]
-    if arrivals[0] > FIRST_PIECE_SHARE_MAX * arrivals[-1]:
+    if arrivals[-1] - arrivals[0] < SPREAD_SECONDS_MIN:
         return [f"the first piece came after {arrivals[0]:.2f} s, the last {arrivals[-1]:.2f} s"]
     return []
 
@@ -154,8 +155,8 @@ STEPS: Final = (
         "a complex one gets standard", "initech", chat(_HARD, tools=_TOOLS, max_tokens=60), STANDARD
     ),
     Step("the answer streams event by event", "acme", _streamed(chat()), PREMIUM),
-    Step("Anthropic's SDK, streaming", "acme", _streamed(message()), PREMIUM),
     Step("Anthropic's SDK, whole", "initech", message(), DEFAULT),
+    Step("Anthropic's SDK, streaming", "acme", _streamed(message()), PREMIUM),
     Step("counting tokens is a call too", "initech", _COUNT, DEFAULT),
     Step("the Responses API", "initech", _RESPOND, DEFAULT),
     Step("embeddings", "initech", _EMBED, DEFAULT),
