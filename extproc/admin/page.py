@@ -25,6 +25,7 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
         f"style-src {_digest(_STYLE)}",
         f"script-src {_digest(_SCRIPT)}",
         "connect-src 'self'",
+        "img-src data:",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
