@@ -81,6 +81,14 @@ class Broken(NamedTuple):
 _LINE: Final = msgspec.json.Decoder(AuditLine)
 
 
+def parse(line: bytes) -> AuditLine | None:
+    """Read one line; None where it is no audit line."""
+    try:
+        return _LINE.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
 def read_lines(files: Sequence[Path]) -> Iterator[AuditLine | Broken]:
     """Read all files, one after the other.
 
@@ -134,8 +142,8 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _decoded(line: bytes, path: Path, number: int) -> AuditLine | Broken:
-    try:
-        return _LINE.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    read = parse(line)
+    if read is None:
         is_cut = not line.endswith(b"\n")
         return Broken(str(path), number, "cut off" if is_cut else "no audit line")
+    return read
