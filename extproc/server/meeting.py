@@ -132,14 +132,11 @@ def needs_sighting(outcome: Outcome) -> bool:
 
 def merged(outcome: Outcome, sighting: Sighting | None) -> Outcome:
     """Note what was seen, as the meter in Envoy would have; the unseen rest in proportion."""
-    seen = Seen(error=UNOBSERVED) if sighting is None else sighting.seen
-    sent = outcome.bytes_sent
+    seen = Seen() if sighting is None else sighting.seen
     if sighting is None:
-        events = sent // EVENT_BYTES if outcome.noted.stream else 0
-        seen = seen._replace(events=events, bytes=sent)
-    elif not sighting.is_whole and not outcome.is_aborted and seen.bytes < sent:
-        events = seen.events * sent // seen.bytes if seen.bytes else 0
-        seen = seen._replace(events=events, bytes=sent, error=seen.error or CUT_SHORT)
+        seen = _to_the_end(outcome, seen, UNOBSERVED)
+    elif not sighting.is_whole and not outcome.is_aborted and seen.bytes < outcome.bytes_sent:
+        seen = _to_the_end(outcome, seen, CUT_SHORT)
     noted = msgspec.structs.replace(
         outcome.noted,
         usage=seen.usage,
@@ -149,6 +146,16 @@ def merged(outcome: Outcome, sighting: Sighting | None) -> Outcome:
         meter_error=seen.error,
     )
     return outcome._replace(noted=noted)
+
+
+def _to_the_end(outcome: Outcome, seen: Seen, error: str) -> Seen:
+    """As if the rest of the answer had been like what was seen of it, or like any other."""
+    sent, events = outcome.bytes_sent, 0
+    if seen.bytes:
+        events = seen.events * sent // seen.bytes
+    elif outcome.noted.stream:
+        events = sent // EVENT_BYTES
+    return seen._replace(events=events, bytes=sent, error=seen.error or error)
 
 
 class Meeting:
