@@ -54,7 +54,7 @@ class Sdks(NamedTuple):
     anthropic: anthropic.AsyncAnthropic
     http: aiohttp.ClientSession
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Let go of all connections."""
         await self.openai.close()
         await self.anthropic.close()

@@ -111,7 +111,7 @@ async def _perform(
         callers: dict[str, clients.Sdks] = {}
         for tenant, key in [*town.keys.items(), ("", _UNKNOWN_KEY)]:
             callers[tenant] = clients.sdks(town.gateway.url, key)
-            stack.push_async_callback(callers[tenant].close)
+            stack.push_async_callback(callers[tenant].aclose)
         http = await stack.enter_async_context(aiohttp.ClientSession())
         backstage = Backstage(http, town.control, town.admin)
         following = tasks.create_task(_follow(log, board, shown))

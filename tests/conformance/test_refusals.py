@@ -4,7 +4,7 @@ import asyncio
 import datetime as dt
 import itertools
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
 import anthropic
@@ -28,7 +28,7 @@ ANTHROPIC: Mapping[str, Any] = {"model": "gpt-4", "messages": MESSAGES, "max_tok
 async def calling(mesh: Mesh, tenant: str) -> AsyncIterator[Sdks]:
     """Both SDKs with the tenant's key, and their own number of retries."""
     both = sdks(mesh.gateway.url, f"sk-{tenant}")
-    async with both.openai, both.anthropic:
+    async with aclosing(both):
         yield both
 
 
@@ -180,8 +180,9 @@ async def test_an_sdk_waits_as_long_as_it_is_told_and_gets_through(mesh: Mesh, a
     refused: list[tuple[Record, float]] = []
 
     async with calling(mesh, "one-a-second") as both:
-        patient = Sdks(
-            both.openai.with_options(max_retries=9), both.anthropic.with_options(max_retries=9)
+        patient = both._replace(
+            openai=both.openai.with_options(max_retries=9),
+            anthropic=both.anthropic.with_options(max_retries=9),
         )
         while not refused:
             steps = [mark(), mark()]
