@@ -32,7 +32,7 @@ fix: $(READY) ## Format and repair what can be repaired
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) .envoy/1.40.0/.ready ## Measure: stages, counting, CPU through Envoy, first event
+bench: $(READY) .envoy/1.40.0/.ready ## Measure: stages, counting, CPU through Envoy, first event, streams
 	$(BIN)/python -m bench
 
 chaos: $(READY) .envoy/1.40.0/.ready ## Kill, stop and drain everything under load; then look at the books
