@@ -14,8 +14,9 @@ from typing import Final
 
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
+from extproc.exchange.sightings import Sighting
 from extproc.llm.sse import AnswerMeter
-from extproc.server.meeting import Case, Count, Sighting
+from extproc.server.meeting import Case, Count
 from extproc.wire.observed import AnswerChunk, AnswerHead, observed
 
 STREAMS_MAX: Final = 10_000

@@ -9,9 +9,7 @@ from envoy.config.core.v3.base_pb2 import HeaderMap
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 from extproc.exchange.names import METADATA_NAMESPACE, OBSERVE
-
-RESERVATION_CHARS_MAX: Final = 64
-"""Ours have 32."""
+from extproc.exchange.sightings import RESERVATION_CHARS_MAX
 
 _STATUS_DIGITS: Final = 3
 _READ: Final = frozenset({":status", "content-type", "content-encoding"})

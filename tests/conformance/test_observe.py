@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from extproc.server.meeting import EVENT_BYTES, PARK_SECONDS
+from extproc.exchange.sightings import EVENT_BYTES
+from extproc.server.meeting import PARK_SECONDS
 from tests.conformance.harness import chat, mark, running, until
 from tests.conformance.test_meter import BY_NAME, SMALL_BYTES, WORD, head_of, split
 from tests.meter.answers import ANSWERS, EVENTS, JSON, SHORT, Answer

@@ -21,12 +21,13 @@ from extproc.demo.envoy import ADAPTERS, Wiring, bootstrap
 from extproc.exchange.holds import holds_text
 from extproc.exchange.outcome import Outcome
 from extproc.exchange.settling import Summary
+from extproc.exchange.sightings import Sighting
 from extproc.ledger.sqlite import SqliteLedger
 from extproc.policy.budgets import Claim, Reserve, Reserved, Window
 from extproc.server.desk import Desk
 from extproc.server.intake import Intake
 from extproc.server.lifecycle import serving
-from extproc.server.meeting import PARKED, SIGHTED, Meeting, Sighting
+from extproc.server.meeting import PARKED, SIGHTED, Meeting
 from extproc.server.parking import Parking
 from extproc.server.rulebook import Rulebook
 from extproc.server.servicer import SERVICE, Servicer
