@@ -73,8 +73,7 @@ async def tenant_shown(
     """Look at all budgets of a tenant, that the settings know, as they stand now."""
     settings = books.policy.tenants[tenant]
     budgets = settings.budgets[:BUDGETS_SHOWN_MAX]
-    claims = [Claim(b.id, b.unit, b.limit_units, b.window, 0, 0) for b in budgets]
-    standings = await books.ledger.standing(tenant, claims)
+    standings = await books.ledger.standing(tenant, claims_on(budgets))
     shown = [
         _budget_shown(budget, standing, now, burn(tenant, budget.id))
         for budget, standing in zip(budgets, standings, strict=True)
@@ -87,6 +86,11 @@ async def tenant_shown(
         budgets=shown,
         budgets_left_out=len(settings.budgets) - len(budgets),
     )
+
+
+def claims_on(budgets: Sequence[Budget]) -> list[Claim]:
+    """What names the budgets to a ledger, and takes nothing of them."""
+    return [Claim(one.id, one.unit, one.limit_units, one.window, 0, 0) for one in budgets]
 
 
 def state_of(budget: Budget, used: int) -> State:

@@ -47,22 +47,22 @@ def settings_shown(in_force: InForce, *, tenant: str = "") -> SettingsInForce:
         tenants_total=len(settings.tenants),
         tenants_left_out=len(settings.tenants) - len(shown),
         settings={
-            name: section if name in _PLAIN else _redacted(section)
-            for name, section in tree.items()
+            name: section if name in _PLAIN else redacted(section) for name, section in tree.items()
         },
     )
 
 
-def _redacted(value: Any) -> Any:  # noqa: ANN401  # whatever a file may hold
+def redacted(value: Any) -> Any:  # noqa: ANN401  # whatever a file may hold
+    """The same, with `…` for what is secret: by its name, as a hash, or within a URL."""
     if isinstance(value, dict):
         return {
             _without_secrets(name): HIDDEN
             if isinstance(inner, str) and _SECRET_NAME.search(name)
-            else _redacted(inner)
+            else redacted(inner)
             for name, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_redacted(inner) for inner in value]
+        return [redacted(inner) for inner in value]
     return _without_secrets(value) if isinstance(value, str) else value
 
 
