@@ -7,6 +7,7 @@ import datetime as dt
 import gzip
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final, Literal, NamedTuple
 
@@ -110,14 +111,19 @@ def check_files(files: Sequence[Path]) -> None:
             pass
 
 
-def _opened(path: Path) -> BinaryIO:
-    try:
-        file = path.open("rb")
-        with_magic = file.peek(len(_GZIP))
-    except OSError as error:
-        msg = f"{path}: {error.strerror}"
-        raise BooksError(msg) from error
-    return gzip.open(file) if with_magic.startswith(_GZIP) else file  # type: ignore[return-value]
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO | gzip.GzipFile]:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open("rb"))
+            magic = file.peek(len(_GZIP))
+        except OSError as error:
+            msg = f"{path}: {error.strerror}"
+            raise BooksError(msg) from error
+        if magic.startswith(_GZIP):
+            yield stack.enter_context(gzip.open(file))
+        else:
+            yield file
 
 
 def _read(path: Path) -> Iterator[AuditLine | Broken]:
@@ -132,7 +138,7 @@ def _read(path: Path) -> Iterator[AuditLine | Broken]:
             yield Broken(str(path), number + 1, "the file can't be read from here on")
 
 
-def _lines(file: BinaryIO) -> Iterator[bytes]:
+def _lines(file: BinaryIO | gzip.GzipFile) -> Iterator[bytes]:
     """Lines of at most `LINE_BYTES_MAX`; a longer one is handed out as its beginning."""
     while line := file.readline(LINE_BYTES_MAX):
         rest = line
