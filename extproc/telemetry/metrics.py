@@ -31,16 +31,8 @@ OPERATIONS: Final = {
 """`gen_ai.operation.name`; the last is ours, the conventions have no word for it."""
 
 METER_ERRORS: Final = frozenset(
-    {
-        "encoded",
-        "usage_too_long",
-        "usage_garbled",
-        "too_complex",
-        "tail_lost",
-        "bug",
-        "unobserved",
-        "cut_short",
-    }
+    {"encoded", "usage_too_long", "usage_garbled", "too_complex", "tail_lost", "bug"}
+    | {"unobserved", "cut_short"}
 )
 
 
