@@ -23,7 +23,7 @@ TEXT_CHARS_MAX: Final = 256
 FIRST_EVENT: Final = "gen_ai.first_token"
 """The event's name."""
 
-REFUSED_STATUS_MIN: Final = 400
+ERROR_STATUS_MIN: Final = 400
 
 _SCOPE: Final = InstrumentationScope("llm-extproc")
 _SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
@@ -189,7 +189,7 @@ def _error(outcome: Outcome) -> str:
         return outcome.noted.reason or "refused"
     if outcome.is_aborted:
         return outcome.flags if outcome.flags not in ("", "-") else "aborted"
-    return str(outcome.status) if outcome.status >= REFUSED_STATUS_MIN else ""
+    return str(outcome.status) if outcome.status >= ERROR_STATUS_MIN else ""
 
 
 def _cause(outcome: Outcome) -> str:

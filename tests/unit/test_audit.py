@@ -325,6 +325,16 @@ def test_no_more_lines_wait_than_there_is_room_for(monkeypatch: pytest.MonkeyPat
     assert numbers(disk.lines) == [0, 1]
 
 
+def test_at_the_end_what_waits_is_tried_once_more() -> None:
+    disk = Disk(room=0)
+    audit = Audit(disk.write)
+    audit.observe(CALL)
+    disk.room = 1
+    audit.close()
+
+    assert (len(disk.lines), audit.lost) == (1, 0)
+
+
 def test_at_the_end_what_still_waits_is_lost() -> None:
     closed: list[bool] = []
     audit = Audit(Disk(room=0).write, lambda: closed.append(True))
@@ -342,12 +352,16 @@ def test_a_closed_file_object_fails_no_settlement(tmp_path: Path) -> None:
     assert audit.waiting == 1
 
 
-def test_an_audit_that_is_off_writes_nothing(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_an_audit_that_is_off_writes_nothing(
+    capfdbinary: pytest.CaptureFixture[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     audit = open_audit("off")
     audit.observe(CALL)
     audit.close()
 
     assert capfdbinary.readouterr().out == b""
+    assert not list(tmp_path.iterdir())
     assert (audit.lost, audit.waiting) == (0, 0)
 
 

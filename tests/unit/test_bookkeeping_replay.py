@@ -14,7 +14,6 @@ from extproc.bookkeeping.replay import (
     BROKEN_NAMED_MAX,
     CLOCK_SKEW_SECONDS,
     OTHERS,
-    PROGRESS_LINES,
     Report,
     Tally,
     replay,
@@ -234,14 +233,20 @@ def test_more_windows_than_can_be_told_apart_are_summed_up(monkeypatch: pytest.M
     assert report.windows[OTHERS] == Tally(charged=3, charged_amount=30)
 
 
-def test_progress_is_told_now_and_then() -> None:
+def test_progress_is_told_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PROGRESS_LINES", 2)
     told: list[int] = []
-    refused = parse(changed(kind="refused"))
-    assert refused is not None
-    lines = (refused for _ in range(2 * PROGRESS_LINES + 5))
-    asyncio.run(replay(ledger(), lines, progress=told.append))
+    asyncio.run(replay(ledger(), [line()] * 5, progress=told.append))
 
-    assert told == [PROGRESS_LINES, 2 * PROGRESS_LINES]
+    assert told == [2, 4]
+
+
+def test_there_is_no_end_of_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH", 2)
+    empty = ledger()
+
+    assert replayed(empty, [line(str(number)) for number in range(7)]).requests == Tally(charged=7)
+    assert committed(empty) == 70
 
 
 def test_people_get_a_table_and_programs_all_of_it() -> None:

@@ -182,6 +182,7 @@ def test_a_refused_call_says_what_was_asked_and_why_it_was_refused() -> None:
             id="nobody there",
         ),
         pytest.param({"status": 429}, "429", "429", id="the provider's own limit"),
+        pytest.param({"status": 400}, "400", "400", id="the provider did not understand"),
         pytest.param({"flags": "DC"}, "DC", "200 DC", id="the client left"),
         pytest.param({"status": 0}, "aborted", "no answer", id="the client left at once"),
     ],
@@ -230,6 +231,7 @@ def test_what_a_client_chose_is_bounded_and_is_text() -> None:
     assert isinstance(model, str)
     assert model.encode()
     assert len(model) <= TEXT_CHARS_MAX + 2
+    assert TEXT_CHARS_MAX == 256
     assert readable("Grüße\ud800") == "Grüße\ufffd\ufffd\ufffd"
 
 
