@@ -96,7 +96,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "CLOSE_SECONDS", 0.05)
 
 
-def test_a_collector_gets_the_span_of_a_call() -> None:
+def test_a_collector_gets_the_span_of_a_call(caplog: pytest.LogCaptureFixture) -> None:
     with collecting() as (collector, port):
         spans = Spans(f"http://localhost:{port}", version="1.2.3")
         spans.observe(CALL)
@@ -120,6 +120,7 @@ def test_a_collector_gets_the_span_of_a_call() -> None:
     assert values["llm.latency.ms"].double_value == 2500.0
     assert span.status.code == Status.STATUS_CODE_UNSET
     assert (spans.sent, spans.dropped) == (1, 0)
+    assert not caplog.records
 
 
 def test_a_failed_call_arrives_as_an_error_with_its_cause() -> None:
@@ -222,6 +223,14 @@ def test_a_collector_that_hangs_holds_up_nobody() -> None:
 
     assert (spans.sent, spans.dropped) == (0, BATCH_MAX + QUEUE_MAX + 5)
     assert took < 2
+
+
+def test_a_thread_that_hangs_does_not_keep_the_process(dead_port: int) -> None:
+    spans = Spans(f"http://127.0.0.1:{dead_port}")
+    threads = [thread for thread in threading.enumerate() if thread.name == "spans"]
+    spans.close()
+
+    assert [thread.daemon for thread in threads] == [True]
 
 
 def test_closing_is_bounded() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -422,6 +423,7 @@ def test_a_folder_that_is_gone_for_a_while_loses_no_line(tmp_path: Path) -> None
     assert audit.waiting == 1
 
     folder.mkdir()
+    (folder / "audit.log").touch()
     audit.observe(numbered(2))
 
     assert numbers((folder / "audit.log").read_bytes().splitlines()) == [1, 2]
@@ -435,6 +437,50 @@ def test_a_file_that_is_cut_back_is_appended_to(tmp_path: Path) -> None:
     lines.write(b"2\n")
 
     assert path.read_bytes() == b"2\n"
+
+
+@pytest.fixture
+def nearly_full(tmp_path: Path) -> Iterator[Path]:
+    """A file that takes ten bytes more, as on a full disk, until the limit is lifted."""
+    path = tmp_path / "audit.log"
+    path.touch()
+    os.truncate(path, FULL_BYTES - 10)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, limits[1]))
+    yield path
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+FULL_BYTES = 1 << 30
+"""Of a file without contents: no disk is needed for it."""
+
+
+def make_room() -> None:
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def test_on_a_full_disk_a_line_goes_on_where_it_stopped(nearly_full: Path) -> None:
+    audit = open_audit(str(nearly_full))
+    audit.observe(CALL)
+    assert audit.waiting == 1
+    make_room()
+    audit.observe(CALL)
+    audit.close()
+
+    with nearly_full.open("rb") as file:
+        file.seek(FULL_BYTES - 9)  # an end of line comes first: what was there had none
+        assert file.read() == 2 * line_of(CALL)
+
+
+def test_a_line_that_stopped_in_a_file_that_was_moved_is_written_whole(nearly_full: Path) -> None:
+    audit = open_audit(str(nearly_full))
+    audit.observe(CALL)
+    nearly_full.rename(f"{nearly_full}.1")
+    make_room()
+    audit.flush()
+
+    assert nearly_full.read_bytes() == line_of(CALL)
 
 
 @pytest.fixture

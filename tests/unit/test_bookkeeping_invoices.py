@@ -192,6 +192,7 @@ HEAD = "date,model,requests,cost_usd\n"
         ('["x"]', "unknown columns"),
         (json.dumps(page(has_more=True)), "has_more"),
         (b"\xff\xfe\x00", "no UTF-8 text"),
+        ('[{"date": "2026-09-10", "model": "m", "requests": "x"}]', "row 1: requests is no number"),
         (HEAD + "2026-09-10,m,many,1\n", "export, row 2: requests is no number"),
         (HEAD + "2026-09-10,m,1,nan\n", "row 2: cost_usd is no number"),
         (HEAD + "2026-09-10,m,1,1e999999\n", "row 2: cost_usd is no number"),

@@ -105,10 +105,11 @@ def test_a_model_that_only_the_invoice_knows_was_used_without_us() -> None:
 
 
 def test_a_model_that_the_invoice_does_not_know_is_anothers() -> None:
-    comparison = compared(books(call(), call("l", model="local")), SAME)
+    others = (call("l", model="local"), call("m", model="local"), call("n", model="near"))
+    comparison = compared(books(call(), *others), SAME)
 
     assert comparison.differences == []
-    assert comparison.not_invoiced == {"local": (1, 100, 20, 4200)}
+    assert comparison.not_invoiced == {"local": (2, 200, 40, 8400), "near": (1, 100, 20, 4200)}
 
 
 def test_calls_on_other_days_are_counted_and_not_compared() -> None:
@@ -127,7 +128,8 @@ def test_a_call_belongs_to_the_day_of_utc() -> None:
 
 
 def test_a_sum_over_all_models_is_compared_with_all_of_the_invoices() -> None:
-    lines = books(call(), call("l", model="local"))
+    later = call("later", started="2026-09-11T00:00:00Z")
+    lines = books(call(), call("l", model="local"), later)
     total = Row(DAY, "", Used(None, None, None, 4300))
 
     assert found(compared(lines, SAME._replace(used=Used(1, 100, 20, None)), total)) == [
@@ -141,6 +143,7 @@ def test_a_sum_over_all_models_is_compared_with_all_of_the_invoices() -> None:
 def test_a_day_without_use_is_a_day_that_was_told_of() -> None:
     comparison = compared(books(call()), Row(NEXT, "", Used(0, 0, 0, None)), SAME)
 
+    assert comparison.compared == 4
     assert (comparison.first, comparison.last) == (DAY, NEXT)
     assert comparison.differences == []
 
@@ -174,6 +177,12 @@ def test_what_costs_nothing_and_what_was_refused_does_not_count() -> None:
     assert (lines.lines, lines.sums) == (2, {})
 
 
+def test_calls_add_up() -> None:
+    nothing = call("c", prompt_tokens=0, completion_tokens=None, cost_micro_usd=0)
+
+    assert books(call("a"), call("b"), nothing).sums == {(DAY, "gpt-4"): (3, 200, 40, 8400)}
+
+
 def test_each_call_counts_once() -> None:
     broken = Broken("f", 1, "no audit line")
     other = call("", stream_id="s1", kind="unattributed")
@@ -197,6 +206,7 @@ def test_lines_without_any_name_all_count() -> None:
         ("requests", 0, -5, True),
         ("cost_micro_usd", 0, 10_000, False),
         ("cost_micro_usd", 0, 10_001, True),
+        ("cost_micro_usd", 500_000, 509_000, False),
         ("cost_micro_usd", 1_000_000, 1_010_001, False),
         ("cost_micro_usd", 1_000_000, 1_020_000, True),
     ],

@@ -1,5 +1,6 @@
 """extproc/telemetry/span.py: what the span of a call says."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -255,3 +256,10 @@ def test_an_address_without_a_port_is_an_address(host: str) -> None:
 )
 def test_a_speed_needs_a_stream_tokens_and_time(outcome: Outcome, bill: Bill | None) -> None:
     assert tokens_per_second(outcome, bill) is None
+
+
+def test_every_attribute_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    attributes = span(called(temperature=1.0, output_tokens_max=1, plan="p", reason="r")).attributes
+
+    assert {name for name in attributes or () if f"`{name}`" not in text} == set()
