@@ -189,7 +189,8 @@ async def serve(
             )
         )
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
-        working = [tasks.create_task(_learn(service)), tasks.create_task(_watch_loop(service))]
+        routines = (_learn(service), _settle_due(service), _watch_loop(service))
+        working = [tasks.create_task(routine) for routine in routines]
         # What lives from here on lives as long as the process: don't trace it at every turn.
         gc.collect()
         gc.freeze()
