@@ -64,6 +64,10 @@ def test_what_charged_nobody_has_no_settlement(fields: dict[str, Any]) -> None:
     assert line.settlement() is None
 
 
+def test_a_call_may_take_no_time_and_cost_nothing() -> None:
+    assert parse(changed(duration_ms=0, cost_micro_usd=0)) is not None
+
+
 CHARGE = {"budget": "b", "unit": "usd", "window_start": 60, "amount": 1}
 
 
