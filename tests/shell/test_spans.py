@@ -233,11 +233,12 @@ def test_a_collector_that_hangs_holds_up_nobody() -> None:
 
 
 def test_a_thread_that_hangs_does_not_keep_the_process(dead_port: int) -> None:
+    before = set(threading.enumerate())
     spans = Spans(f"http://127.0.0.1:{dead_port}")
-    threads = [thread for thread in threading.enumerate() if thread.name == "spans"]
+    begun = {thread for thread in threading.enumerate() if thread.name == "spans"} - before
     spans.close()
 
-    assert [thread.daemon for thread in threads] == [True]
+    assert [thread.daemon for thread in begun] == [True]
 
 
 def test_closing_is_bounded() -> None:
