@@ -107,10 +107,8 @@ class Meeting:
         self._sightings: OrderedDict[str, _Kept] = OrderedDict()
         self._parked: dict[str, _Parked] = {}
         self._over: OrderedDict[str, None] = OrderedDict()
-        self._kept: set[str] = set()
-        """Sightings that are in the ledger's notes."""
         self._stale: set[str] = set()
-        """Notes that nobody needs any more: they are deleted with the next batch."""
+        """Notes that nobody needs any more, and that are still to be deleted."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -131,7 +129,7 @@ class Meeting:
         else:
             self._sightings[name] = _Kept(self._clock() + SIGHTING_SECONDS, sighting)
             if len(self._sightings) > SIGHTINGS_MAX:
-                self._drop(next(iter(self._sightings)))
+                self._sightings.popitem(last=False)
                 self._count("sighting_forgotten")
 
     def sort(self, outcomes: Iterable[Outcome]) -> Sorted:
@@ -139,7 +137,7 @@ class Meeting:
         ready: list[Outcome] = []
         repeated: list[Outcome] = []
         waiting: dict[str, Outcome] = {}
-        notes: dict[str, str | None] = dict.fromkeys(self._stale)
+        notes: dict[str, str | None] = {}
         for outcome in outcomes:
             name = outcome.noted.reservation
             if not needs_sighting(outcome):
@@ -181,7 +179,7 @@ class Meeting:
     def _settle(self, outcome: Outcome) -> None:
         name = outcome.noted.reservation
         parked = self._parked.pop(name, None)
-        kept = self._drop(name)
+        kept = self._sightings.pop(name, None)
         is_unobserved = outcome.noted.meter_error == UNOBSERVED
         if is_unobserved and (kept or (parked and parked.sighting)):
             self._count("sighting_late")
@@ -198,8 +196,7 @@ class Meeting:
         if name in self._over:
             self._stale.add(PARKED + name)  # its twin was settled while this one was written
         elif name not in self._parked:
-            kept = self._sightings.get(name)
-            self._drop(name)
+            kept = self._sightings.pop(name, None)
             until = self._clock() + PARK_SECONDS
             self._parked[name] = _Parked(until, outcome, kept.sighting if kept else None)
 
@@ -224,9 +221,8 @@ class Meeting:
             self._parked[_same(parked.outcome.noted.reservation, name, PARKED)] = parked
         else:
             kept = _KEPT.decode(text)
-            reservation = _same(kept.sighting.reservation, name, SIGHTED)
-            self._sightings[reservation] = kept
-            self._kept.add(reservation)
+            self._sightings[_same(kept.sighting.reservation, name, SIGHTED)] = kept
+            self._stale.add(name)
 
     def kept(self) -> Mapping[str, str]:
         """The latest sightings, as notes for the process after this one."""
@@ -238,20 +234,13 @@ class Meeting:
     def _note_of(self, outcome: Outcome) -> bytes:
         return msgspec.json.encode(_Parked(self._clock() + PARK_SECONDS, outcome))
 
-    def _drop(self, name: str) -> bool:
-        """Forget a sighting; whether there was one."""
-        if name in self._kept:
-            self._kept.remove(name)
-            self._stale.add(SIGHTED + name)
-        return self._sightings.pop(name, None) is not None
-
     def _forget_old(self) -> None:
         now = self._clock()
         while self._sightings:
             name, kept = next(iter(self._sightings.items()))
             if now < kept.until <= now + SIGHTING_SECONDS:
                 return
-            self._drop(name)
+            del self._sightings[name]
             self._count("sighting_unmet")
 
 

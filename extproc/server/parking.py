@@ -1,5 +1,6 @@
 """In front of the desk: records whose answers were observed wait for what was seen of them."""
 
+import asyncio
 import logging
 import traceback
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ class Parking:
         self._ledger = ledger
         self._meeting = meeting
         self._tally = tally
+        self._work: asyncio.Future[None] | None = None
         for prefix in (PARKED, SIGHTED):
             meeting.restore(ledger.notes(prefix))
 
@@ -43,7 +45,14 @@ class Parking:
         return True
 
     async def settle_due(self) -> None:
-        """Settle what has met, and what has waited for long enough. Never raises."""
+        """Settle what has met, and what has waited for long enough. Never fails.
+
+        Whoever gives up waiting does not cut it short: it is committed, and has to be told.
+        """
+        self._work = asyncio.ensure_future(self._settle_due())
+        await asyncio.shield(self._work)
+
+    async def _settle_due(self) -> None:
         found = self._meeting.due()
         if not found.ready and not found.notes:
             return
@@ -56,6 +65,8 @@ class Parking:
 
     async def leave(self) -> None:
         """Settle what has met; keep what else was seen for the process after this one."""
+        if self._work is not None:
+            await self._work
         await self.settle_due()
         kept = self._meeting.kept()
         if kept:

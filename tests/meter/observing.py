@@ -15,6 +15,7 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 import yaml
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 from extproc.config.loader import load_file
 from extproc.demo.envoy import ADAPTERS, Wiring, bootstrap
@@ -44,15 +45,18 @@ _POLL_SECONDS: Final = 0.005
 _RULEBOOK: Final = Rulebook(load_file(SETTINGS))
 
 
-def observing(tree: dict[str, Any], folder: Path) -> None:
-    """Put the demo's filter, logger and cluster into the stand."""
+def observing(tree: dict[str, Any], folder: Path, *, deferred_seconds: float = 20) -> None:
+    """Put the demo's filter, logger and cluster into the stand.
+
+    Of an answer that was broken off Envoy tells after `deferred_seconds`, and forgets what we
+    have not read by then: 5 by default, too long for a test and too short for a busy machine.
+    """
     ports = dict.fromkeys(ADAPTERS, 1)
     wiring = Wiring(1, ports, meter="observe", flush_interval="0.01s")
     demo = yaml.safe_load(bootstrap(wiring, access_log=folder / "unused"))
     theirs = _manager(demo["static_resources"]["listeners"][0])
     (observe,) = (one for one in theirs["http_filters"] if one["name"] == "llm.observe")
-    # By default 5 s: so long Envoy does not tell of an answer that was broken off.
-    observe["typed_config"]["deferred_close_timeout"] = "2s"
+    observe["typed_config"]["deferred_close_timeout"] = f"{deferred_seconds}s"
     (settle,) = (one for one in theirs["access_log"] if one["name"] == "llm.settle")
     resources = tree["static_resources"]
     ours = _manager(resources["listeners"][0])
@@ -84,6 +88,8 @@ class World:
         """Those that are held up."""
         self.holds_sightings = False
         self.is_dead = False
+        self.begun = 0
+        """Streams that came."""
         self.lets_records_in = asyncio.Event()
         self.lets_records_in.set()
         desk = Desk(_RULEBOOK, ledger, clock, observers=(self,), audit=_Nobody(), tally=self)
@@ -101,6 +107,10 @@ class World:
     async def take(self, outcomes: Sequence[Outcome]) -> bool:
         await self.lets_records_in.wait()
         return not self.is_dead and await self.parking.take(outcomes)
+
+    async def watch(self, first: ProcessingRequest, rest: AsyncIterator[ProcessingRequest]) -> None:
+        self.begun += 1
+        await self.watcher.watch(first, rest)
 
     def _count(self, case: str) -> None:
         self.cases[case] += 1
@@ -177,7 +187,7 @@ async def world(folder: Path, *, clock: Clock | None = None) -> AsyncIterator[Wo
     told = clock or Clock()
     async with SqliteLedger.open(folder / "ledger.db", told, 900, pace=UNDISTURBED) as ledger:
         found = World(folder, told, ledger)
-        servicer = Servicer(_no_exchange, ledger, str, lambda *_: None, found.watcher.watch)
+        servicer = Servicer(_no_exchange, ledger, str, lambda *_: None, found.watch)
         serve = serving(
             servicer,
             Intake(found, found),

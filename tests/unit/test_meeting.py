@@ -218,6 +218,27 @@ def test_two_batches_with_one_record_leave_nothing_behind() -> None:
 
     assert (world.notes, world.meeting.size) == ({}, (0, 0))
     assert world.cases == {"met": 1}
+    assert world.due() == Sorted((), (), (), {})
+
+
+def test_a_record_that_is_parked_keeps_its_sighting_when_its_twin_is_written_down() -> None:
+    world = World()
+    first, second = (world.meeting.sort([call()]) for _ in range(2))
+    world.commit(first)
+    world.see()
+
+    world.commit(second)
+
+    assert [seen_in(outcome) for outcome in world.due().ready] == [SEEN]
+
+
+def test_what_was_metered_in_envoy_is_not_remembered_here() -> None:
+    world = World()
+    world.take(call(meter=""))
+
+    world.see()
+
+    assert (world.meeting.size, world.cases) == ((0, 1), {})
 
 
 @pytest.mark.parametrize("is_parked", [False, True])
@@ -258,6 +279,20 @@ def test_beyond_so_many_parked_records_are_settled_at_once(
     assert [outcome.noted.reservation for outcome in found.waiting] == ["r2", "r3"]
     assert [seen_in(outcome).error for outcome in found.ready] == ["unobserved"]
     assert (world.meeting.size, world.cases) == ((3, 0), {"no_room": 1})
+
+
+def test_a_sighting_that_comes_while_there_is_no_room_for_its_record_is_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meeting, "PARKED_MAX", 0)
+    world = World()
+    found = world.meeting.sort([call()])
+    world.see()
+
+    world.commit(found)
+
+    assert world.cases == {"no_room": 1, "sighting_late": 1}
+    assert world.meeting.size == (0, 0)
 
 
 def test_a_record_that_fits_no_note_is_settled_at_once() -> None:

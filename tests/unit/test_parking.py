@@ -215,6 +215,42 @@ def test_what_waited_before_a_restart_is_settled_after_it() -> None:
     assert after.ledger.notes(PARKED) == after.ledger.notes("seen/") == {}
 
 
+def test_what_is_being_settled_is_told_though_nobody_waits_for_it_any_more() -> None:
+    class Slow(Fickle):
+        gate = asyncio.Event()
+
+        async def settle(
+            self, settlements: Sequence[Settlement], notes: Mapping[str, str | None] = NO_NOTES
+        ) -> tuple[Settled, ...]:
+            settled = await super().settle(settlements, notes)
+            await self.gate.wait()
+            return settled
+
+    clock = Clock()
+    ledger = Slow(clock, reservation_seconds=100)
+    ledger.gate.set()
+    world = World(ledger, clock)
+    world.take(held(world))
+    world.see()
+
+    async def run() -> None:
+        ledger.gate.clear()
+        settling = asyncio.ensure_future(world.parking.settle_due())
+        await asyncio.sleep(0)
+        leaving = asyncio.ensure_future(world.parking.leave())
+        await asyncio.sleep(0)
+        settling.cancel()
+        await asyncio.wait([settling])
+        assert world.ears.told == []
+        ledger.gate.set()
+        await leaving
+
+    asyncio.run(run())
+
+    assert [summary.settled for summary in world.audit.told] == ["settled"]
+    assert world.cases == {"met": 1}
+
+
 def test_nothing_is_asked_of_the_ledger_while_nothing_is_due(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
