@@ -9,7 +9,8 @@ from extproc.ledger.port import OpenLedger
 from extproc.server.desk import LEARNT, Observer, experiences
 from extproc.server.rulebook import Rulebook
 from extproc.telemetry.audit import Audit, open_audit
-from extproc.telemetry.metrics import BudgetState, Learnt, Metrics, State
+from extproc.telemetry.collectors import BudgetState, Learnt, State
+from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import Recent
 from extproc.telemetry.spans import Spans
 

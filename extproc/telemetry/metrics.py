@@ -3,21 +3,24 @@
 Labels are names of the settings or of Envoy's clusters, capped; never free text of a client.
 """
 
-from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable, Iterator
-from typing import Final, NamedTuple
+from collections.abc import Callable, Container, Iterator
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
 
 from extproc.exchange.outcome import Outcome
 from extproc.exchange.settling import Bill, Summary
 from extproc.llm.dialects import Dialect
 from extproc.llm.usage import Usage
 from extproc.telemetry import metric_names as names
+from extproc.telemetry.collectors import Decisions, State, StateReader
 from extproc.telemetry.labels import Capped, one_of
 
 OPERATIONS: Final = {
@@ -36,37 +39,6 @@ METER_ERRORS: Final = frozenset(
 )
 
 
-class BudgetState(NamedTuple):
-    """How one budget stands in its window of now, in its integer unit."""
-
-    tenant: str
-    budget: str
-    unit: str
-    limit: int
-    committed: int
-    reserved: int
-
-
-class Learnt(NamedTuple):
-    """What was learnt about a model."""
-
-    model: str
-    prompt_ratio: float
-    output_tokens: float
-
-
-class State(NamedTuple):
-    """What is read when somebody scrapes, instead of being kept up to date."""
-
-    budgets: Iterable[BudgetState] = ()
-    learnt: Iterable[Learnt] = ()
-    is_ledger_well: bool = True
-    reservations: int = 0
-    expired: int = 0
-    spans_dropped: int = 0
-    audit_lost: int = 0
-
-
 class Metrics:
     """All of them, in a registry of their own. Feed it; `expose` says how things stand."""
 
@@ -79,14 +51,15 @@ class Metrics:
         tiers: Callable[[], Container[str]],
         state: Callable[[], State],
     ) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each
         self._registry = CollectorRegistry()
         self._tenant = Capped(one_of(tenants))
         self._model = Capped(one_of(models))
         self._tier = Capped(one_of(tiers))
         self._cluster = Capped()
-        self._decisions = _Decisions()
+        self._decisions = Decisions()
         self._registry.register(self._decisions)
-        self._registry.register(_State(state))
+        self._registry.register(StateReader(state))
         self._tokens = self._counter(names.TOKENS, "Tokens, by kind; parts count within wholes")
         self._cost = self._counter(names.COST, "What was charged, in US dollars")
         self._usage = self._histogram(names.TOKEN_USAGE, "Tokens a call", names.TOKEN_BUCKETS)
@@ -125,13 +98,7 @@ class Metrics:
         self._loop_lag = self._histogram(
             names.LOOP_LAG_SECONDS, "How late the event loop wakes up", names.LOOP_BUCKETS
         )
-        build = Gauge(
-            names.BUILD + "_info",
-            "Which version",
-            names.LABELS[names.BUILD],
-            registry=self._registry,
-        )
-        build.labels(version).set(1)
+        self._say_build(version)
 
     def decided(self, outcome: str, reason: str, seconds: float) -> None:
         """Count an exchange. On the hot path: integers in a dict and a list, and no more."""
@@ -206,6 +173,10 @@ class Metrics:
             self._per_token.labels(*about).observe(seconds / (bill.usage.completion - 1))
             self._rate.labels(model).observe(bill.usage.completion / seconds)
 
+    def _say_build(self, version: str) -> None:
+        name, labels = names.BUILD + "_info", names.LABELS[names.BUILD]
+        Gauge(name, "Which version", labels, registry=self._registry).labels(version).set(1)
+
     def _counter(self, name: str, about: str) -> Counter:
         return Counter(name, about, names.LABELS[name], registry=self._registry)
 
@@ -221,93 +192,3 @@ def _ended(outcome: Outcome) -> str:
     if outcome.is_aborted:
         return "aborted"
     return "answered" if outcome.was_answered else "failed"
-
-
-class _Decisions(Collector):
-    """Counts in plain integers, and makes metrics of them when somebody asks."""
-
-    def __init__(self) -> None:
-        self._counts: dict[tuple[str, str], int] = {}
-        self._buckets = [0] * (len(names.DECISION_BUCKETS) + 1)
-        self._seconds = 0.0
-
-    def count(self, outcome: str, reason: str, seconds: float) -> None:
-        key = (outcome, reason)
-        self._counts[key] = self._counts.get(key, 0) + 1
-        self._buckets[bisect_left(names.DECISION_BUCKETS, seconds)] += 1
-        self._seconds += seconds
-
-    def collect(self) -> Iterator[Metric]:
-        counts = CounterMetricFamily(
-            names.DECISIONS,
-            "Exchanges, and what became of them",
-            labels=names.LABELS[names.DECISIONS],
-        )
-        for key, count in self._counts.items():
-            counts.add_metric(key, count)
-        yield counts
-        total, buckets = 0, []
-        for bound, count in zip((*names.DECISION_BUCKETS, "+Inf"), self._buckets, strict=True):
-            total += count
-            buckets.append((str(bound), total))
-        seconds = HistogramMetricFamily(
-            names.DECISION_SECONDS, "Our work on an exchange, the ledger's included"
-        )
-        seconds.add_metric((), buckets, self._seconds)
-        yield seconds
-
-
-class _State(Collector):
-    """Reads the state when somebody scrapes."""
-
-    def __init__(self, state: Callable[[], State]) -> None:
-        self._state = state
-
-    def describe(self) -> Iterator[Metric]:
-        """Nothing is read at registration."""
-        return iter(())
-
-    def collect(self) -> Iterator[Metric]:
-        state = self._state()
-        yield from _budgets(state.budgets)
-        for name, about, value in (
-            (names.LEDGER_UP, "Whether the ledger can commit", int(state.is_ledger_well)),
-            (names.RESERVATIONS, "Reservations that are held", state.reservations),
-        ):
-            yield GaugeMetricFamily(name, about, value)
-        for name, about, count in (
-            (names.EXPIRED, "Reservations whose record never came", state.expired),
-            (names.SPANS_DROPPED, "Spans that no collector took", state.spans_dropped),
-            (names.AUDIT_LOST, "Audit lines that could not be written", state.audit_lost),
-        ):
-            yield CounterMetricFamily(name, about, count)
-        ratio = GaugeMetricFamily(
-            names.PROMPT_RATIO,
-            "Prompt tokens the provider counted to those we estimated",
-            labels=names.LABELS[names.PROMPT_RATIO],
-        )
-        expected = GaugeMetricFamily(
-            names.OUTPUT_EXPECTED,
-            "Average answer to requests that named no maximum",
-            labels=names.LABELS[names.OUTPUT_EXPECTED],
-        )
-        for model, prompt_ratio, output_tokens in state.learnt:
-            ratio.add_metric((model,), prompt_ratio)
-            expected.add_metric((model,), output_tokens)
-        yield ratio
-        yield expected
-
-
-def _budgets(budgets: Iterable[BudgetState]) -> Iterator[Metric]:
-    families = [
-        GaugeMetricFamily(name, about, labels=names.LABELS[name])
-        for name, about in (
-            (names.BUDGET_LIMIT, "Limit, in the budget's unit (micro-dollars for usd)"),
-            (names.BUDGET_COMMITTED, "Charged in the window of now"),
-            (names.BUDGET_RESERVED, "Held for requests in flight"),
-        )
-    ]
-    for tenant, budget, unit, *amounts in budgets:
-        for family, amount in zip(families, amounts, strict=True):
-            family.add_metric((tenant, budget, unit), amount)
-    yield from families
