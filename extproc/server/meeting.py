@@ -118,7 +118,6 @@ class Meeting:
     def see(self, sighting: Sighting) -> None:
         """Give it to its record, or let it wait for that."""
         name = sighting.reservation
-        self._forget_old()
         parked = self._parked.get(name)
         if parked is not None and parked.sighting is None:
             self._parked[name] = parked._replace(sighting=sighting)

@@ -215,6 +215,18 @@ def test_what_waited_before_a_restart_is_settled_after_it() -> None:
     assert after.ledger.notes(PARKED) == after.ledger.notes("seen/") == {}
 
 
+def test_what_was_left_is_a_note_no_longer_once_it_is_read() -> None:
+    before = World()
+    before.see()
+    asyncio.run(before.parking.leave())
+    assert list(before.ledger.notes("seen/")) == ["seen/r1"]
+
+    after = World(before.ledger, before.clock)
+    after.settle_due()
+
+    assert (after.ledger.notes("seen/"), after.meeting.size) == ({}, (0, 1))
+
+
 def test_what_is_being_settled_is_told_though_nobody_waits_for_it_any_more() -> None:
     class Slow(Fickle):
         gate = asyncio.Event()
