@@ -4,16 +4,21 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
 import grpc.aio
 
+from extproc import app
+from extproc.config.loader import load_file
 from extproc.exchange.machine import Exchange
 from extproc.exchange.sightings import Sighting
 from extproc.server.lifecycle import serving
+from extproc.server.meeting import SIGHTED
 from extproc.server.servicer import Servicer
 from extproc.server.watcher import Watcher
+from tests.conformance.harness import settings_in
 from tests.meter.answers import SHORT
 from tests.scenarios.harness import Bare
 from tests.scenarios.table import Call, chat
@@ -123,5 +128,33 @@ def test_where_nobody_watches_an_answer_is_let_go() -> None:
             assert await stream.read() is grpc.aio.EOF
             assert await stream.code() is grpc.StatusCode.OK
             assert it.decided == []
+
+    asyncio.run(run())
+
+
+def test_a_service_that_ends_in_peace_leaves_what_it_saw_to_the_next(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"meter": "observe", "telemetry": {"audit": "off"}}
+    loaded = load_file(settings_in(tmp_path, **changes))
+
+    async def run() -> None:
+        async with (
+            app.assembled(loaded) as service,
+            serving(
+                service.servicer,
+                service.intake,
+                address="127.0.0.1:0",
+                request_body_bytes=1 << 20,
+                drain_seconds=5,
+            ) as port,
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel,
+        ):
+            stream = Client(channel).open()
+            await stream.write(head())
+            await stream.write(chunk(SHORT, is_last=True))
+            assert await stream.code() is grpc.StatusCode.OK
+            assert service.ledger.notes(SIGHTED) == {}
+
+        async with app.ledger_of(loaded) as ledger:
+            assert list(ledger.notes(SIGHTED)) == ["seen/r1"]
 
     asyncio.run(run())
