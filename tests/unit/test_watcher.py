@@ -169,7 +169,7 @@ def test_of_a_stream_that_is_cancelled_too() -> None:
         pytest.param(head(noted={**WANTED, "outcome": "refused"}), "not_wanted", id="a refusal"),
         pytest.param(head(status=b"199"), "not_wanted", id="199"),
         pytest.param(head(status=b"300"), "not_wanted", id="300"),
-        pytest.param(head(status=b"2\xb2\xb2"), "not_wanted", id="no number"),
+        pytest.param(head(status="2\u00b2\u00b2".encode()), "not_wanted", id="no number"),
         pytest.param(head(status=b"0200"), "not_wanted", id="a number too long"),
         pytest.param(head((":status", b"200")), "not_wanted", id="two statuses"),
         pytest.param(head(noted={**WANTED, "reservation": ""}), "unnamed", id="no name"),
