@@ -229,10 +229,11 @@ def _views(service: Service, readiness: _Readiness) -> Views:
 
 
 async def _learn(service: Service) -> None:
-    """Bring what was learnt into force, now and then."""
+    """Bring what was learnt into force, now and then, and write audit lines that had to wait."""
     while True:
         await asyncio.sleep(LEARN_SECONDS)
         service.rulebook.learn(service.desk.known)
+        service.observing.audit.flush()
 
 
 async def _settle_due(service: Service) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import uvloop
 
+from extproc.cli_budget import add_commands as add_budget_commands
 from extproc.config.loader import ConfigError, load_file
 from extproc.ledger.port import LedgerError
 
@@ -62,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--peer-uri", default="", help="the URI name in the peer's certificate")
     explain.add_argument("--json", action="store_true", help="for programs")
     explain.set_defaults(run=_explain)
+
+    add_budget_commands(commands)
 
     schema = commands.add_parser("schema", help="print the settings' JSON Schema, for editors")
     schema.set_defaults(run=_schema)

@@ -12,6 +12,7 @@ from extproc.policy.identity import IdentitySource
 from extproc.policy.tiers import Condition, Rule
 
 _ADDRESS = re.compile(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]")
+_COLLECTOR: Final = re.compile(r"https?://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 _SOURCES: Final = IdentitySource.__struct_fields__
 _GLOBS: Final = ("models", "paths")
 
@@ -19,6 +20,7 @@ _GLOBS: Final = ("models", "paths")
 def check_rules(settings: Settings) -> Iterator[Finding]:
     """Find rules that never apply or always fail, and sources of identity that yield nothing."""
     yield from _listen(settings)
+    yield from _telemetry(settings)
     if not settings.identity:
         message = f"empty: nobody could be told; name one of {listed(_SOURCES)}"
         yield Finding(("identity",), message)
@@ -33,6 +35,16 @@ def _listen(settings: Settings) -> Iterator[Finding]:
         if listen is not None and not _ADDRESS.fullmatch(listen.address):
             message = 'expected an address or a host name without a port; IPv6 as in "[::]"'
             yield Finding((name, "address"), message)
+
+
+def _telemetry(settings: Settings) -> Iterator[Finding]:
+    wanted = settings.telemetry
+    if wanted.spans is not None and not _COLLECTOR.fullmatch(wanted.spans):
+        message = 'expected a collector such as "http://collector:4317"; https:// speaks TLS'
+        yield Finding(("telemetry", "spans"), message)
+    if not wanted.audit:
+        message = 'empty: expected "stdout", "off" or a file'
+        yield Finding(("telemetry", "audit"), message)
 
 
 def _source(source: IdentitySource, at: Steps) -> Iterator[Finding]:

@@ -384,6 +384,26 @@ RULES: Final = [
     pytest.param({"listen/port": 0}, [], id="a port may be any that is free"),
 ]
 
+TELEMETRY = [
+    pytest.param(
+        {"telemetry": {"spans": spans, "audit": "off"}},
+        [
+            (
+                '$.telemetry.spans: expected a collector such as "http://collector:4317";'
+                " https:// speaks TLS"
+            )
+        ],
+        id=f"a collector at {spans!r}",
+    )
+    for spans in ("collector:4317", "http://collector", "grpc://collector:4317", "http://a:1/v1")
+] + [
+    pytest.param(
+        {"telemetry": {"audit": ""}},
+        ['$.telemetry.audit: empty: expected "stdout", "off" or a file'],
+        id="an audit without a name",
+    ),
+]
+
 NOT_BUILT = [
     pytest.param(
         {
@@ -404,7 +424,7 @@ NOT_BUILT = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "expected"), [*NAMES, *AMOUNTS, *RULES])
+@pytest.mark.parametrize(("changes", "expected"), [*NAMES, *AMOUNTS, *RULES, *TELEMETRY])
 def test_how_settings_go_together(changes: dict[str, object], expected: list[str]) -> None:
     assert problems_in(text_of(spoiled(changes))) == expected
 
