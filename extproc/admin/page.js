@@ -28,7 +28,7 @@
   const count = (n) => (Math.abs(n) < 1e7 ? whole : short).format(n);
   const dollars = (n) => (n === 0 || Math.abs(n) >= 0.01 ? (Math.abs(n) < 1e6 ? cents : short) : fine).format(n);
   const amount = (n, unit) => (unit === "usd" ? dollars(n) : n > 0 && n < 10 && n % 1 ? n.toFixed(1) : count(n));
-  const rate = (n) => (n >= 100 || n === 0 ? count(n) : n.toFixed(1));
+  const rate = (n) => (n >= 1e5 ? short.format(n) : n >= 100 || n === 0 ? count(n) : n.toFixed(1));
   const percent = (share) => (share > 0 && share < 0.001 ? "<0.1\u00a0%" : `${(share * 100).toFixed(share && share < 0.0995 ? 1 : 0)}\u00a0%`);
   const at = (seconds) => clock.format(new Date(seconds * 1000));
   const latency = (s) => (s === null ? NONE : s < 0.0995 ? `${(s * 1000).toFixed(1)} ms` : s < 0.9995 ? `${Math.round(s * 1000)} ms` : `${s.toFixed(s < 9.995 ? 2 : 1)} s`);
@@ -219,13 +219,17 @@
   const hold = () => { heldUntil = performance.now() + HELD_MS; };
   for (const kind of ["pointermove", "keydown", "focusin", "wheel"]) table.addEventListener(kind, hold, { passive: true });
 
+  let isOther = false; // what was asked for is not what is shown
   const showTenants = (tenants) => {
     const { rows } = tenants;
+    const wasHere = table.contains(document.activeElement);
     tenantRows.update(rows, (row) => row.tenant, {
       keepOrder: performance.now() < heldUntil,
-      stays: (node) => node.contains(document.activeElement),
+      stays: (node) => !isOther && node.contains(document.activeElement),
     });
-    rove(table.contains(document.activeElement) ? document.activeElement.closest("tbody") : null);
+    isOther = false;
+    rove(document.activeElement.closest("#tenants tbody"));
+    if (wasHere && !table.contains(document.activeElement)) rowsNow()[0]?.focus();
     for (const button of document.querySelectorAll("#states button")) {
       const state = button.dataset.state;
       setText($("b", button), count(state ? tenants.states[state] : tenants.total));
@@ -369,6 +373,7 @@
   const want = (change) => {
     Object.assign(asked, { limit: PAGE }, change);
     heldUntil = 0;
+    isOther = true;
     if (filter.value.trim() !== asked.tenant) filter.value = asked.tenant;
     sort.value = asked.sort;
     const shown = new URLSearchParams();
