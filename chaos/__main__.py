@@ -1,0 +1,131 @@
+"""All of it, at most five minutes; the last line is one line of JSON.
+
+make chaos
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from chaos import cases
+from chaos.cases import Numbers, Say
+from chaos.disruptions import drawn
+from chaos.findings import Findings
+from chaos.old_way import old_way
+from chaos.ordeal import Plan, Report, Scene, undergo
+from chaos.stand import Models, Service, models, proxy, settings_in
+from chaos.traffic import calls
+
+SECONDS_MAX: Final = 300
+ANSWERS: Final = 2000
+REQUESTS_MAX: Final = 20_000
+CLIENTS: Final = 32
+TIMES_EACH: Final = 10
+RESERVATION_SECONDS: Final = 20
+
+Case = Callable[[Path, Models, Say], Awaitable[Numbers]]
+CASES: Final[dict[str, Case]] = {
+    "unacknowledged": cases.unacknowledged,
+    "cut_off": cases.cut_off,
+    "forgotten": cases.forgotten,
+    "drained": cases.drained,
+    "envoy_killed": cases.envoy_killed,
+}
+
+
+async def main_ordeal(folder: Path, mocks: Models, say: Say, *, seed: int) -> Report:
+    """Kill, stop and end the service, ten times each, under load."""
+    settings = settings_in(folder / "service", reservation_seconds=RESERVATION_SECONDS)
+    order = drawn(
+        random.Random(seed),  # noqa: S311  # nothing is kept secret by it
+        {"killed": TIMES_EACH, "stopped": TIMES_EACH, "terminated": TIMES_EACH},
+    )
+    plan = Plan(ANSWERS, REQUESTS_MAX, CLIENTS, order, seed, RESERVATION_SECONDS + 20.0)
+    async with Service(settings).running() as service:
+        with proxy(folder / "envoy", service.port, mocks) as envoy:
+            return await undergo(plan, calls(seed), Scene(service, envoy, mocks, say))
+
+
+async def run(folder: Path, say: Say, *, seed: int) -> dict[str, int]:
+    """Do all of it; what came of it, by name."""
+    with models(folder / "models") as mocks:
+        report = await main_ordeal(folder / "ordeal", mocks, say, seed=seed)
+        for difference in report.findings.differences:
+            say("DIFFERENCE " + difference)
+        numbers = {"seed": seed, **_told(report, report.findings)}
+        for name, case in CASES.items():
+            found = await case(folder / name, mocks, say)
+            numbers |= {f"{name}_{key}": value for key, value in found.items()}
+        found = await old_way(folder / "old-way", mocks, say, seed=seed)
+        return numbers | {f"old_way_{key}": value for key, value in found.items()}
+
+
+def _told(report: Report, findings: Findings) -> dict[str, int]:
+    return {
+        "requests": len(report.seen.endings),
+        "refused_while_away": report.away,
+        "cut_by_a_kill": report.cut,
+        "reached_models": findings.reached,
+        "completed": findings.completed,
+        "lost": findings.lost,
+        "charged_twice": findings.charged_twice,
+        "differences": len(findings.differences),
+        "logs_dropped": report.dropped,
+        "calls_repeated": report.repeated,
+        "expired": findings.expired,
+        "still_held": report.held,
+    }
+
+
+def problems(numbers: dict[str, int]) -> list[str]:
+    """Name what is not as it must be."""
+    bad = ("lost", "charged_twice", "differences", "dropped", "still_held")
+    found = [
+        name
+        for name, number in numbers.items()
+        if number and name.endswith(bad) and not name.startswith("old_way")
+    ]
+    if numbers["unacknowledged_kills"] != cases.KILLS:
+        found.append("unacknowledged_kills")
+    if not numbers["forgotten_charged_right"]:
+        found.append("forgotten_charged_right")
+    if numbers["envoy_killed_expired"] != numbers["envoy_killed_expired_and_charged"]:
+        found.append("envoy_killed_expired_and_charged")
+    if not numbers["old_way_lost"]:
+        found.append("old_way_lost")
+    return found
+
+
+def main() -> int:
+    """Run it; 0 if all is well."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3)))
+    seed = parser.parse_args().seed
+    began = time.monotonic()
+
+    def say(what: str) -> None:
+        print(f"{time.monotonic() - began:6.1f} s  {what}", flush=True)
+
+    say(f"seed {seed}")
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        numbers = asyncio.run(
+            asyncio.wait_for(run(Path(folder), say, seed=seed), SECONDS_MAX),
+        )
+    found = problems(numbers)
+    for name in found:
+        say(f"NOT WELL: {name}")
+    numbers["seconds"] = round(time.monotonic() - began)
+    print(json.dumps(numbers), flush=True)
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Changes to the demo's Envoy, for records that go another way than decisions."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import yaml
+
+RECORDS: Final = "llm-records"
+"""The cluster of whoever gets the records."""
+
+_SERVICE: Final = "llm-extproc"
+_LOGGER: Final = "llm.settle"
+
+
+def records_to(port: int, *, flush_interval: str | None = None) -> Callable[[str], str]:
+    """Send records to this port, and all else where it was sent before."""
+
+    def edit(text: str) -> str:
+        config = _with_records_at(yaml.safe_load(text), port)
+        common = _logger_of(config)["typed_config"]["common_config"]
+        common["grpc_service"]["envoy_grpc"]["cluster_name"] = RECORDS
+        if flush_interval is not None:
+            common["buffer_flush_interval"] = flush_interval
+        return yaml.safe_dump(config)
+
+    return edit
+
+
+def records_the_old_way(port: int) -> Callable[[str], str]:
+    """Send them by the gRPC access log service, which acknowledges nothing."""
+
+    def edit(text: str) -> str:
+        config = _with_records_at(yaml.safe_load(text), port)
+        logger = _logger_of(config)
+        flush_interval = logger["typed_config"]["common_config"]["buffer_flush_interval"]
+        logger["name"] = "envoy.access_loggers.http_grpc"
+        logger["typed_config"] = {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.grpc.v3"
+            ".HttpGrpcAccessLogConfig",
+            "common_config": {
+                "log_name": "old",
+                "transport_api_version": "V3",
+                "buffer_flush_interval": flush_interval,
+                "grpc_service": {"envoy_grpc": {"cluster_name": RECORDS}},
+                # All that there is to make it safer.
+                "grpc_stream_retry_policy": {
+                    "num_retries": 400,
+                    "retry_back_off": {"base_interval": "0.1s", "max_interval": "10s"},
+                },
+            },
+        }
+        return yaml.safe_dump(config)
+
+    return edit
+
+
+def _with_records_at(config: Any, port: int) -> Any:  # noqa: ANN401  # as in YAML
+    clusters = config["static_resources"]["clusters"]
+    (service,) = (cluster for cluster in clusters if cluster["name"] == _SERVICE)
+    added = yaml.safe_load(yaml.safe_dump(service)) | {"name": RECORDS}
+    added["load_assignment"]["cluster_name"] = RECORDS
+    endpoint = added["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
+    endpoint["address"]["socket_address"]["port_value"] = port
+    clusters.append(added)
+    return config
+
+
+def _logger_of(config: Any) -> Any:  # noqa: ANN401  # as in YAML
+    (listener,) = config["static_resources"]["listeners"]
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return next(logger for logger in manager["access_log"] if logger["name"] == _LOGGER)
