@@ -19,7 +19,7 @@ BUDGETED = Call(chat(max_tokens=5), tenant="per-minute")
 EVENT: dict[str, Event] = {
     "h": headers_of(BUDGETED),
     "b": RequestBody(BUDGETED.body),
-    "r": Reserved("0" * 32, (), ()),
+    "r": Reserved("0" * 32, (), (0.0,)),
     "d": Denied((Balance("hour", "tokens", 300, 0, 5.0, 3600.0),)),
     "u": Unavailable("gone"),
 }
