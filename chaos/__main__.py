@@ -21,8 +21,9 @@ from chaos.disruptions import drawn
 from chaos.findings import Findings
 from chaos.old_way import old_way
 from chaos.ordeal import Plan, Report, Scene, undergo
-from chaos.stand import Models, Service, models, proxy, settings_in
+from chaos.stand import Models, OverdueError, Service, models, proxy, settings_in
 from chaos.traffic import calls
+from extproc.demo.process import StartError
 
 SECONDS_MAX: Final = 300
 ANSWERS: Final = 2000
@@ -115,10 +116,14 @@ def main() -> int:
         print(f"{time.monotonic() - began:6.1f} s  {what}", flush=True)
 
     say(f"seed {seed}")
-    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        numbers = asyncio.run(
-            asyncio.wait_for(run(Path(folder), say, seed=seed), SECONDS_MAX),
-        )
+    try:
+        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+            numbers = asyncio.run(
+                asyncio.wait_for(run(Path(folder), say, seed=seed), SECONDS_MAX),
+            )
+    except (StartError, OverdueError, TimeoutError) as error:
+        print(json.dumps({"seed": seed, "error": repr(error)}), flush=True)
+        return 1
     found = problems(numbers)
     for name in found:
         say(f"NOT WELL: {name}")

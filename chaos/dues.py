@@ -13,7 +13,7 @@ lies between bounds:
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Final, NamedTuple, Self
 
@@ -80,15 +80,18 @@ class Price(msgspec.Struct, frozen=True):
         )
         return int(sum_.to_integral_value("ROUND_CEILING"))
 
-    def bounds(self, least: Told, most: Told) -> Range:
-        """What it costs at least and at most, where nobody knows which tokens were which."""
-        if least == most:
-            return Range(self.micro_usd(least), self.micro_usd(most))
+    def cheapest(self) -> "Price":
+        """What tokens cost at least, whichever they were."""
+        return self._of(min)
+
+    def dearest(self) -> "Price":
+        """What they cost at most."""
+        return self._of(max)
+
+    def _of(self, choose: Callable[[Iterable[Decimal]], Decimal]) -> "Price":
         inputs = self.input, _or(self.cached_input, self.input), _or(self.cache_write, self.input)
         outputs = self.output, _or(self.reasoning, self.output)
-        cheap = Price(input=min(inputs), output=min(outputs))
-        dear = Price(input=max(inputs), output=max(outputs))
-        return Range(cheap.micro_usd(_plain(least)), dear.micro_usd(_plain(most)))
+        return Price(input=choose(inputs), output=choose(outputs))
 
 
 class Due(NamedTuple):
@@ -116,17 +119,18 @@ def due_of(ending: Ending, answer: Answer | None, price: Price) -> Due:
     if answer.path == COUNT_TOKENS:
         return Due(requests=Range(0, 1))
     is_error = answer.status >= 300  # noqa: PLR2004  # RFC 9110
+    is_detailed = answer.told is not None and any(answer.told[2:])
+    most = _most(answer)
     if ending.status == 0:
         # It left before an answer came: maybe before the model had read the prompt.
-        most = Told(answer.estimate, 0) if is_error else _most(answer)
-        return _between(NOTHING_TOLD, most, price, Range(0, 1))
+        most = Told(answer.estimate, 0) if is_error else most
+        return _between(NOTHING_TOLD, most, price, Range(0, 1), is_detailed=is_detailed)
     if is_error or not 200 <= ending.status < 300:  # noqa: PLR2004  # the same
         return FREE
-    most = _most(answer)
     told = answer.told or Told(answer.estimate, 0)
     words = max(0, ending.words // 2 - WORDS_UNNOTED_MAX)
     least = Told(min(answer.estimate, told.prompt), min(words, most.completion))
-    return _between(least, most, price, Range(1, 1))
+    return _between(least, most, price, Range(1, 1), is_detailed=is_detailed)
 
 
 NOTHING_TOLD: Final = Told(0, 0)
@@ -159,8 +163,15 @@ def _tokens_of_json(answer: Answer) -> int:
     return 0 if answer.path == EMBEDDINGS else -(-answer.body_bytes // BYTES_PER_TOKEN)
 
 
-def _between(least: Told, most: Told, price: Price, requests: Range) -> Due:
-    return Due(Range(least.total, most.total), price.bounds(least, most), requests)
+def _between(
+    least: Told, most: Told, price: Price, requests: Range, *, is_detailed: bool = False
+) -> Due:
+    """`is_detailed`: nobody knows of which kinds the tokens are that were seen to be told."""
+    cheap, dear = (price.cheapest(), price.dearest()) if is_detailed else (price, price)
+    if is_detailed:
+        least, most = Told(*least[:2]), Told(*most[:2])
+    usd = Range(cheap.micro_usd(least), dear.micro_usd(most))
+    return Due(Range(least.total, most.total), usd, requests)
 
 
 def sums(
@@ -175,10 +186,6 @@ def sums(
         for unit, bounds in zip(UNITS, due, strict=True):
             owed[ending.call.tenant, unit] += bounds
     return dict(owed)
-
-
-def _plain(told: Told) -> Told:
-    return Told(told.prompt, told.completion)
 
 
 def _or(price: Decimal | None, other: Decimal) -> Decimal:

@@ -15,6 +15,8 @@ from chaos.stand import OverdueError, Proxy, Service, until
 from chaos.traffic import CHAT, Call
 from extproc.demo.clients import STEP_HEADER
 
+SETTLED_SECONDS: Final = 20.0
+
 _BODY: Final = json.dumps(
     {
         "model": "gpt-3.5-turbo",
@@ -72,23 +74,24 @@ class Inquiry:
 
 
 async def settled(
-    proxy: Proxy, service: Service, endings: Iterable[Ending], *, seconds: float = 20.0
+    proxy: Proxy, service: Service, endings: Iterable[Ending], *, seconds: float = SETTLED_SECONDS
 ) -> None:
-    """Return once all records are acknowledged, and all reservations that are in them settled.
+    """Return once all records are acknowledged, and the reservations of these calls settled.
 
     Raises:
-        OverdueError: they are not.
+        OverdueError: they are not: some are lost.
     """
-    steps = {ending.call.step for ending in endings if ending.is_whole}
+    endings = list(endings)
+    whole = {ending.call.step for ending in endings if ending.is_whole}
+    steps = {ending.call.step for ending in endings}
 
     def is_settled() -> bool:
-        reservations = set(proxy.reservations().values())
-        records = proxy.log.records
+        found = proxy.reservations()
+        wanted = {reservation for step, reservation in found.items() if step in steps}
         return (
-            proxy.is_idle()
-            and steps <= {record.step for record in records}
-            and proxy.has_delivered(len(records))
-            and reservations <= read(service.ledger).settled
+            proxy.has_delivered_all()
+            and whole <= {record.step for record in proxy.log.records}
+            and wanted <= read(service.ledger).settled
         )
 
     await until(is_settled, "all is settled", seconds=seconds)

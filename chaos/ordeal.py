@@ -12,7 +12,7 @@ from chaos.findings import Findings, Seen, compare
 from chaos.holding import Inquiry, settled
 from chaos.ledger_file import Contents, read
 from chaos.load import Load, is_away
-from chaos.stand import Models, Proxy, Service
+from chaos.stand import Models, OverdueError, Proxy, Service
 from chaos.traffic import STAYS, Call
 
 
@@ -59,7 +59,7 @@ async def undergo(plan: Plan, calls: Iterator[Call], scene: Scene) -> Report:
     """Let it all happen, wait until the dust has settled, and compare. The service is then gone.
 
     Raises:
-        OverdueError: the dust does not settle.
+        OverdueError: calls do not go on.
     """
     service, proxy, models, say = scene
     dice = random.Random(plan.seed)  # noqa: S311  # nothing is kept secret by it
@@ -70,9 +70,15 @@ async def undergo(plan: Plan, calls: Iterator[Call], scene: Scene) -> Report:
         await load.has_made(plan.answers)
         load.end()
     say(f"{len(load.endings)} calls made; waiting for their records")
-    await settled(proxy, service, load.endings)
+    try:
+        await settled(proxy, service, load.endings)
+    except OverdueError as error:  # the comparison will tell which
+        say(f"NOT WELL: {error}")
     inquiry = Inquiry(proxy, service, sorted({ending.call.tenant for ending in load.endings}))
-    await inquiry.nothing_is_held(seconds=plan.held_seconds)
+    try:
+        await inquiry.nothing_is_held(seconds=plan.held_seconds)
+    except OverdueError as error:  # and how much
+        say(f"NOT WELL: {error}")
     stats, repeated = proxy.stats(), proxy.repeated()
     await service.terminate()
     endings = [*chain(load.endings, inquiry.endings)]
