@@ -2,5 +2,23 @@
 
     make chaos          .venv/bin/python -m chaos [--seed N]
 
-The last line of its output is one line of JSON; docs/operations.md says what it means.
+Models keep books of what they say they used, and clients know what they got: what tenants owe is
+told by these two alone (`dues`), and held to what a service that starts with the ledger's file
+would find in it (`findings`). The last line of the output is one line of JSON:
+
+`requests`, `refused_while_away`, `cut_by_a_kill`, `reached_models`, `completed`
+    What was sent; what Envoy refused since nobody could decide; answers that it broke off since
+    the service was killed after it had decided and before it had ended its stream; what came to
+    a model; and whose answer a client has whole.
+`lost`, `charged_twice`, `differences`, `logs_dropped`, `still_held`
+    Completed requests that are not settled; requests charged beyond what is owed; sums of tenants
+    that are not what is owed; records that Envoy gave up; what is held when all is over.
+`calls_repeated`, `expired`
+    Calls that Envoy made again; reservations that were charged what they expected, since nobody
+    said what became of them: Envoy gave up waiting for a decision that had been taken.
+
+and the same for each case: `unacknowledged` (killed between commit and acknowledgement),
+`cut_off` (records can't be delivered, and come in large batches), `forgotten` (restarted while an
+answer was written), `drained` (Envoy drained and ended), `envoy_killed`, and `old_way` (Envoy's
+gRPC access log, which must lose something: else this harness can't see losses).
 """
