@@ -6,7 +6,6 @@ the same requests again.
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -40,10 +39,13 @@ class Accounted(NamedTuple):
     slots: tuple[int, ...]
     """The statuses of calls that together take one slot more than there is."""
 
-    def statuses(self, tenant: str) -> Counter[int]:
-        """How a tenant's calls were answered."""
-        endings = self.seen.endings
-        return Counter(ending.status for ending in endings if ending.call.tenant == tenant)
+    def refused(self, tenant: str) -> int:
+        """How many of a tenant's calls had no budget; models refuse some in the same way."""
+        return sum(
+            ending.status == 429 and "x-adapter-status" not in ending.call.headers
+            for ending in self.seen.endings
+            if ending.call.tenant == tenant
+        )
 
 
 @pytest.fixture(scope="module")
@@ -131,10 +133,10 @@ def test_tight_budgets_refuse_and_are_not_exceeded(accounted: Accounted) -> None
 
     assert ledger.charged("tight-requests", "few-requests") == 60
     # By no more than the last prompts had more words than our count of them had tokens.
-    assert ledger.charged("tight-tokens", "few-tokens") <= 4000 * 1.05
-    assert ledger.charged("tight-usd", "little-usd") <= 50_000 * 1.05
+    assert ledger.charged("tight-tokens", "few-tokens") <= 3000 * 1.05
+    assert ledger.charged("tight-usd", "little-usd") <= 20_000 * 1.05
     for tenant in ("tight-requests", "tight-tokens", "tight-usd"):
-        assert accounted.statuses(tenant)[429] > 10
+        assert accounted.refused(tenant) > 0, f"seed {accounted.seed}"
 
 
 def test_who_is_downgraded_pays_for_the_model_that_served(accounted: Accounted) -> None:
