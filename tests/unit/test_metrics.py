@@ -13,23 +13,28 @@ from extproc.llm.usage import Usage
 from extproc.telemetry import metric_names
 from extproc.telemetry.collectors import BudgetState, Learnt, State
 from extproc.telemetry.labels import OTHER, VALUES_MAX, Capped
+from extproc.telemetry.metric_state import SettingsState
 from extproc.telemetry.metrics import METER_ERRORS, Metrics
 
 MANUAL = Path(__file__).parents[2] / "docs" / "metrics.md"
 GPT4 = 'model="gpt-4",tenant="acme",tier="premium"'
-CHAT = 'gen_ai_operation_name="chat",gen_ai_response_model="gpt-4"'
+CHAT = (
+    'gen_ai_operation_name="chat",gen_ai_provider_name="openai",'
+    'gen_ai_request_model="gpt-3.5-turbo",gen_ai_response_model="gpt-4"'
+)
 
 
 NOTHING = State()
 
 
-def metrics(state: State = NOTHING) -> Metrics:
+def metrics(state: State = NOTHING, settings: SettingsState | None = None) -> Metrics:
     return Metrics(
         version="1.2.3",
         tenants=lambda: {"acme"},
         models=lambda: {"gpt-4", "gpt-3.5-turbo"},
         tiers=lambda: {"premium", "standard"},
         state=lambda: state,
+        settings=lambda: settings,
     )
 
 
@@ -71,6 +76,9 @@ def finished(  # noqa: PLR0913  # each is a part of a record
     known: dict[str, Any] = {
         "tenant": "acme",
         "tier": "premium",
+        "model": "gpt-4",
+        "requested_model": "gpt-3.5-turbo",
+        "prompt_tokens": 80,
         "dialect": Dialect.OPENAI_CHAT,
         "stream": True,
     }
@@ -100,9 +108,12 @@ HOP = {
 
 
 def call(
-    ended: str = "answered", source: str = "usage", settled: str = "settled"
+    ended: str = "answered", source: str = "usage", settled: str = "settled", error: str = ""
 ) -> dict[str, float]:
+    about = f'error_type="{error}",{CHAT}'
     return {
+        f"gen_ai_server_request_duration_seconds_count{{{about}}}": 1,
+        f"gen_ai_server_request_duration_seconds_sum{{{about}}}": 4,
         f'llm_extproc_calls_total{{ended="{ended}",{GPT4}}}': 1,
         f'llm_extproc_settlements_total{{settled="{settled}",source="{source}"}}': 1,
     }
@@ -119,8 +130,10 @@ USED = {
     f'gen_ai_client_token_usage_sum{{{CHAT},gen_ai_token_type="input"}}': 100,
     f'gen_ai_client_token_usage_count{{{CHAT},gen_ai_token_type="output"}}': 1,
     f'gen_ai_client_token_usage_sum{{{CHAT},gen_ai_token_type="output"}}': 21,
-    f"gen_ai_server_request_duration_seconds_count{{{CHAT}}}": 1,
-    f"gen_ai_server_request_duration_seconds_sum{{{CHAT}}}": 4,
+}
+ESTIMATED = {
+    'llm_extproc_prompt_estimate_ratio_count{model="gpt-4"}': 1,
+    'llm_extproc_prompt_estimate_ratio_sum{model="gpt-4"}': 1.25,
 }
 STREAMED = {
     f"gen_ai_server_time_to_first_token_seconds_count{{{CHAT}}}": 1,
@@ -136,16 +149,16 @@ ZERO = Bill("zero", "gpt-4", Usage(), 0)
 @pytest.mark.parametrize(
     ("summary", "expected"),
     [
-        pytest.param(finished(), HOP | call() | USED | STREAMED, id="a stream"),
-        pytest.param(finished(stream=False), HOP | call() | USED, id="a whole answer"),
+        pytest.param(finished(), HOP | call() | USED | ESTIMATED | STREAMED, id="a stream"),
+        pytest.param(finished(stream=False), HOP | call() | USED | ESTIMATED, id="a whole answer"),
         pytest.param(
             finished(flags="DC", settled="late"),
-            HOP | call("aborted", settled="late") | USED | STREAMED,
+            HOP | call("aborted", settled="late", error="aborted") | USED | ESTIMATED | STREAMED,
             id="one that was cut off",
         ),
         pytest.param(
             finished(bill=ZERO, status=503),
-            call("failed", "zero")
+            call("failed", "zero", error="5xx")
             | {
                 **dict(list(HOP.items())[:2]),
                 'llm_extproc_hop_attempts_total{cluster="gpt4-adapter",code="5xx"}': 2,
@@ -154,14 +167,14 @@ ZERO = Bill("zero", "gpt-4", Usage(), 0)
         ),
         pytest.param(
             finished(settled=None),
-            HOP | call(settled="unsettleable") | USED | STREAMED,
+            HOP | call(settled="unsettleable") | USED | ESTIMATED | STREAMED,
             id="one that can't be settled",
         ),
         pytest.param(
             finished(downgraded_from="premium", stream=False, tier="standard"),
             {
                 series.replace('tier="premium"', 'tier="standard"'): value
-                for series, value in (HOP | call() | USED).items()
+                for series, value in (HOP | call() | USED | ESTIMATED).items()
             }
             | {
                 'llm_extproc_downgrades_total{tenant="acme",tier="standard",tier_from="premium"}': 1
@@ -170,7 +183,11 @@ ZERO = Bill("zero", "gpt-4", Usage(), 0)
         ),
         pytest.param(
             finished(stream=False, meter_error="encoded"),
-            HOP | call() | USED | {'llm_extproc_meter_errors_total{reason="encoded"}': 1},
+            HOP
+            | call()
+            | USED
+            | ESTIMATED
+            | {'llm_extproc_meter_errors_total{reason="encoded"}': 1},
             id="one the meter gave up on",
         ),
         pytest.param(finished(kind="other", bill=None, settled=None), HOP, id="another hop"),
