@@ -60,6 +60,7 @@ def moved(fed: Metrics, before: dict[str, float]) -> dict[str, float]:
 
 
 BILL = Bill("usage", "gpt-4", Usage(100, 21, 40, 5, 7), 4200)
+FOUR_SECONDS = Timing(0, 1_000_000, 2_000_000, 4_000_000, 4_000_000)
 GPT4_PLACE = Place("premium", "gpt4-adapter", "10.0.0.1:80", "", 2)
 
 
@@ -71,6 +72,7 @@ def finished(  # noqa: PLR0913  # each is a part of a record
     status: int = 200,
     flags: str = "-",
     place: Place = GPT4_PLACE,
+    timing: Timing = FOUR_SECONDS,
     **noted: Any,
 ) -> Summary:
     known: dict[str, Any] = {
@@ -94,7 +96,7 @@ def finished(  # noqa: PLR0913  # each is a part of a record
         bytes_sent=1,
         noted=Noted(**(known | noted)),
         place=place,
-        timing=Timing(0, 1_000_000, 2_000_000, 4_000_000, 4_000_000),
+        timing=timing,
         trace=Trace(),
     )
     return Summary(outcome, kind, bill, settled)
@@ -190,6 +192,55 @@ ZERO = Bill("zero", "gpt-4", Usage(), 0)
             | {'llm_extproc_meter_errors_total{reason="encoded"}': 1},
             id="one the meter gave up on",
         ),
+        pytest.param(
+            finished(stream=False, bill=BILL._replace(source="estimated")),
+            HOP | call(source="estimated") | USED,
+            id="an estimate proves no estimate",
+        ),
+        pytest.param(
+            finished(stream=False, model="gpt-3.5-turbo"),
+            HOP | call() | USED,
+            id="nor does an answer of another model",
+        ),
+        pytest.param(
+            finished(stream=False, prompt_tokens=0),
+            HOP | call() | USED,
+            id="nor one whose prompt was not counted",
+        ),
+        pytest.param(
+            finished(stream=False, dialect=Dialect.ANTHROPIC_MESSAGES),
+            {
+                series.replace('"openai"', '"anthropic"'): value
+                for series, value in (HOP | call() | USED | ESTIMATED).items()
+            },
+            id="one that spoke Anthropic's language",
+        ),
+        pytest.param(
+            finished(timing=FOUR_SECONDS._replace(first_byte=4_000_000)),
+            HOP
+            | call()
+            | USED
+            | ESTIMATED
+            | {
+                f"gen_ai_server_time_to_first_token_seconds_count{{{CHAT}}}": 1,
+                f"gen_ai_server_time_to_first_token_seconds_sum{{{CHAT}}}": 4,
+            },
+            id="a stream that came all at once",
+        ),
+        pytest.param(
+            finished(stream=False, timing=FOUR_SECONDS._replace(answer_received=1_500_000)),
+            HOP
+            | call()
+            | USED
+            | ESTIMATED
+            | {'llm_extproc_hop_duration_seconds_sum{cluster="gpt4-adapter"}': 0.5},
+            id="a slow client is no slow upstream",
+        ),
+        pytest.param(
+            finished(kind="other", bill=None, settled=None, place=Place("", "", "h", "", 1)),
+            {},
+            id="one that went to no cluster",
+        ),
         pytest.param(finished(kind="other", bill=None, settled=None), HOP, id="another hop"),
         pytest.param(
             finished(kind="refused", bill=None, settled=None, place=Place("", "a", "", "", 0)),
@@ -218,6 +269,14 @@ def test_a_finished_request_moves_what_it_should_and_nothing_else(
     assert moved(fed, before) == expected
 
 
+def test_an_answer_to_no_prompt_proves_no_estimate() -> None:
+    fed = metrics()
+
+    fed.observe(finished(bill=BILL._replace(usage=Usage(0, 21))))
+
+    assert not any(series.startswith("llm_extproc_prompt_estimate") for series in figures(fed))
+
+
 def test_decisions_are_counted_with_their_reason_and_time() -> None:
     fed = metrics()
     before = figures(fed)
@@ -242,13 +301,14 @@ def test_records_are_counted_with_their_lag() -> None:
     before = figures(fed)
 
     fed.record("call", 0.5)
+    fed.record("call", 0.0)
     fed.record("unreadable", None)
     fed.loop_lag(0.25)
 
     assert moved(fed, before) == {
-        'llm_extproc_records_total{kind="call"}': 1,
+        'llm_extproc_records_total{kind="call"}': 2,
         'llm_extproc_records_total{kind="unreadable"}': 1,
-        "llm_extproc_record_lag_seconds_count": 1,
+        "llm_extproc_record_lag_seconds_count": 2,
         "llm_extproc_record_lag_seconds_sum": 0.5,
         "llm_extproc_event_loop_lag_seconds_count": 1,
         "llm_extproc_event_loop_lag_seconds_sum": 0.25,
