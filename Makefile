@@ -48,15 +48,18 @@ lock: $(READY) ## Pin the newest versions that requirements/*.in allow
 	for f in runtime dev $(ENVOYS:%=envoy-%); do $(BIN)/uv pip compile -q --upgrade --universal \
 	  --python-version 3.11 --generate-hashes --no-header \
 	  requirements/$$f.in -o requirements/$$f.txt || exit 1; done
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-deps \
+	  -c requirements/runtime.txt requirements/last.in -o requirements/last.txt
 
 clean: ## Remove what these targets made
 	rm -rf $(VENV) .envoy build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
-$(READY): requirements/dev.txt pyproject.toml
+$(READY): requirements/dev.txt requirements/last.txt pyproject.toml
 	@echo "setting up $(VENV) (once; about a minute)"
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.11 ...")'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --force-reinstall -r requirements/last.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -92,7 +92,22 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, required=True, metavar="FILE")
 
 
+_OLD_MESSAGES = """\
+the package xds-protos has put an old copy of OTLP's messages over that of opentelemetry-proto; run
+  python -m pip install --no-deps --force-reinstall opentelemetry-proto"""
+
+
+def _has_otlp() -> bool:
+    """Whether OTLP's messages are those of opentelemetry-proto: the package installed last wins."""
+    from opentelemetry.proto.common.v1 import common_pb2  # noqa: PLC0415  # `check` needs none of it
+
+    return hasattr(common_pb2, "InstrumentationScope")
+
+
 def _serve(options: argparse.Namespace) -> int:
+    if not _has_otlp():
+        print(_OLD_MESSAGES, file=sys.stderr)
+        return EXIT_WRONG_INPUT
     from extproc.app import serve, with_port  # noqa: PLC0415  # `check` must not wait for gRPC to load
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")

@@ -122,3 +122,12 @@ def test_an_address_in_use_is_no_traceback(capsys: pytest.CaptureFixture[str]) -
 def test_the_schema_is_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema"]) == 0
     assert json.loads(capsys.readouterr().out)["$schema"]
+
+
+def test_serve_says_when_another_package_has_overwritten_otlps_messages(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr("opentelemetry.proto.common.v1.common_pb2.InstrumentationScope")
+
+    assert main(["serve", "--settings", str(SETTINGS)]) == 2
+    assert "--force-reinstall opentelemetry-proto" in capsys.readouterr().err
