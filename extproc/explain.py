@@ -38,12 +38,12 @@ def explain(loaded: Loaded, question: Question) -> dict[str, Any]:
     return told | {"outcome": _outcome(action)}
 
 
-async def _run(exchange: Exchange, loaded: Loaded, question: Question) -> actions.Final:
+async def _run(exchange: Exchange, loaded: Loaded, question: Question) -> actions.Verdict:
     ledger = app.empty_ledger(loaded)
     headers = {":method": "POST", ":path": question.path, **question.headers}
     head = RequestHeaders(headers, not question.body, {"": question.claims}, question.peer_uri)
     action = exchange.receive(head)
-    while not isinstance(action, actions.Final):
+    while not isinstance(action, actions.Verdict):
         if isinstance(action, Reserve):
             action = exchange.receive(await ledger.reserve(action))
         else:
@@ -105,7 +105,7 @@ def _trail(decision: Decision) -> dict[str, Any]:
     }
 
 
-def _outcome(action: actions.Final) -> dict[str, Any]:
+def _outcome(action: actions.Verdict) -> dict[str, Any]:
     match action:
         case actions.PassThrough():
             return {"kind": "pass_through", "because": "not an LLM call: untouched, unbuffered"}

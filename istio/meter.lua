@@ -670,6 +670,7 @@ end
 local OUR_HEADERS = {
   "x-llm-tier",
   "x-llm-downgraded-from",
+  "x-llm-fallback-from",
   "x-llm-budget-policy",
   "x-llm-budget-limit",
   "x-llm-budget-remaining",
@@ -683,6 +684,9 @@ local function add_headers(headers, known)
   headers:replace("x-llm-tier", known.tier)
   if known.downgraded_from then
     headers:replace("x-llm-downgraded-from", known.downgraded_from)
+  end
+  if known.served_model and known.served_model ~= known.model then
+    headers:replace("x-llm-fallback-from", known.model)
   end
   if known.budget_policy then
     add_budget(headers, known)

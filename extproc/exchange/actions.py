@@ -38,7 +38,24 @@ class Reject(NamedTuple):
     metadata: Mapping[str, Any]
 
 
-Final = PassThrough | Route | Reject
+class Keep(NamedTuple):
+    """The host of this attempt serves the model that was meant: let the request go as it is."""
+
+    metadata: Mapping[str, Any]
+
+
+class Replace(NamedTuple):
+    """The host of this attempt serves another model: send it a body that names that one."""
+
+    body: bytes | None
+    """None: the body names it already, or no model at all."""
+    metadata: Mapping[str, Any]
+
+
+Verdict = PassThrough | Route | Reject
+"""What becomes of a request."""
+
+Final = Verdict | Keep | Replace
 """The actions that end an exchange."""
 
 
@@ -51,6 +68,10 @@ def told(action: Final) -> tuple[str, str]:
             return "routed", ""
         case Reject():
             return "refused", action.metadata["reason"]
+        case Keep():
+            return "attempt_kept", ""
+        case Replace():
+            return "attempt_replaced", ""
 
 
 Action = Final | ReadBody | Reserve

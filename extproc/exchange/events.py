@@ -19,10 +19,22 @@ class RequestHeaders(NamedTuple):
     peer_uri: str
 
 
+class AttemptHeaders(NamedTuple):
+    """The head of one attempt to serve a request that was routed, and the host chosen for it.
+
+    Seen by a filter on a cluster, once for each attempt. `workload` is istiod's
+    `pod;namespace;service;version;cluster`, or empty; `address` is `ip:port`.
+    """
+
+    headers: Mapping[str, str]
+    workload: str
+    address: str
+
+
 class RequestBody(NamedTuple):
     """The whole body: Envoy buffers it for us."""
 
     data: bytes
 
 
-Event = RequestHeaders | RequestBody | Reserved | Denied | Unavailable
+Event = RequestHeaders | AttemptHeaders | RequestBody | Reserved | Denied | Unavailable

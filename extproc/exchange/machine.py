@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, assert_never
 
 import msgspec
 
-from extproc.exchange import answers, names
+from extproc.exchange import answers, attempts, names
 from extproc.exchange.actions import Action, PassThrough, ReadBody, Reject
-from extproc.exchange.events import Event, RequestBody, RequestHeaders
+from extproc.exchange.events import AttemptHeaders, Event, RequestBody, RequestHeaders
 from extproc.exchange.phases import AFTER, Phase, check
 from extproc.exchange.screening import is_upgrade, screen, too_large
 from extproc.llm.body import Malformed, Splice, spliced
@@ -50,6 +50,8 @@ class Exchange:
         self._dialect: Dialect
         self._admitted: Admitted
         self._body = b""
+        self._attempt_model = ""
+        """Of an attempt whose host serves another model than was meant."""
         self._deciding: Generator[Reserve, Answer, Decision]
         self.decision: Decision | None = None
         """What was decided, once it was: for those who explain and observe."""
@@ -69,6 +71,10 @@ class Exchange:
         match event:
             case RequestHeaders():
                 return self._on_headers(event)
+            case AttemptHeaders():
+                return self._on_attempt(event)
+            case RequestBody() if self._attempt_model:
+                return attempts.replace(event.data, self._attempt_model)
             case RequestBody():
                 return self._on_body(event)
             case Reserved() | Denied() | Unavailable():
@@ -95,6 +101,10 @@ class Exchange:
             return self._reject(refused)
         self._head = head
         return ReadBody()
+
+    def _on_attempt(self, head: AttemptHeaders) -> Action:
+        self._attempt_model = attempts.model_of_attempt(self._rules.policy.models, head)
+        return attempts.attempt(head, self._attempt_model)
 
     def _pass_through(self, head: RequestHeaders) -> PassThrough:
         """Take our own headers off: where the proxy's stripper is missing, still nobody gains.

@@ -22,5 +22,9 @@ OBSERVE: Final = "observe"
 PEER_URI_ATTRIBUTE: Final = "connection.uri_san_peer_certificate"
 """The attribute that the filter must be configured to send for `spiffe` identities."""
 
+HOST_ADDRESS_ATTRIBUTE: Final = "upstream.address"
+HOST_METADATA_ATTRIBUTE: Final = "xds.upstream_host_metadata"
+"""Attributes of a filter on a cluster: they make its streams attempts."""
+
 DETAILS_PREFIX: Final = "llm_"
 """`%RESPONSE_CODE_DETAILS%` of a refusal is this and the fault's name."""

@@ -47,6 +47,8 @@ class Noted(msgspec.Struct, frozen=True, kw_only=True):
     budget_warnings: _Text = ""
     meter: _Text = ""
     """`observe` where its answer was to be copied to us."""
+    served_model: _Text = ""
+    """That of the host of the last attempt, where attempts were shown to us."""
     unattributed: bool = False
     """An LLM call that passed a filter which failed open."""
 

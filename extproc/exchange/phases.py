@@ -1,15 +1,16 @@
 """The legal order of an exchange: two tables and nothing else.
 
 START -headers-> (pass, reject: DONE | read body: BODY)
-BODY  -body----> (reject, route: DONE | reserve: LEDGER)
+START -attempt-> (keep: DONE | read body: BODY)
+BODY  -body----> (reject, route, replace: DONE | reserve: LEDGER)
 LEDGER -answer-> (reject, route: DONE | reserve in the next tier: LEDGER)
 """
 
 import enum
 from typing import Final
 
-from extproc.exchange.actions import Action, PassThrough, ReadBody, Reject, Route
-from extproc.exchange.events import Event, RequestBody, RequestHeaders
+from extproc.exchange.actions import Action, Keep, PassThrough, ReadBody, Reject, Replace, Route
+from extproc.exchange.events import AttemptHeaders, Event, RequestBody, RequestHeaders
 from extproc.policy.budgets import Denied, Reserve, Reserved, Unavailable
 
 
@@ -29,6 +30,7 @@ class Phase(enum.Enum):
 LEGAL: Final[frozenset[tuple[Phase, type[Event]]]] = frozenset(
     {
         (Phase.START, RequestHeaders),
+        (Phase.START, AttemptHeaders),
         (Phase.BODY, RequestBody),
         (Phase.LEDGER, Reserved),
         (Phase.LEDGER, Denied),
@@ -42,6 +44,8 @@ AFTER: Final[dict[type[Action], Phase]] = {
     PassThrough: Phase.DONE,
     Route: Phase.DONE,
     Reject: Phase.DONE,
+    Keep: Phase.DONE,
+    Replace: Phase.DONE,
 }
 
 

@@ -10,16 +10,16 @@ In this order (`contract.md`, "Reservation and settlement"):
 The model that served is charged, not the one that was meant to: after a fallback they differ.
 """
 
-from collections.abc import Iterator, Mapping
 from typing import Final, Literal, NamedTuple
 
 from extproc.exchange.holds import Hold, holds_of
-from extproc.exchange.outcome import Outcome, Place
+from extproc.exchange.outcome import Outcome
+from extproc.exchange.places import served_model
 from extproc.llm.dialects import Dialect
 from extproc.llm.usage import Usage, usage_of
 from extproc.policy.budgets import CHARGE_MAX, Charge, Settled, Settlement
 from extproc.policy.decide import Policy
-from extproc.policy.models import Model, Price
+from extproc.policy.models import Price
 
 Source = Literal["usage", "estimated", "zero"]
 """What a charge rests on."""
@@ -72,7 +72,8 @@ def kind_of(outcome: Outcome) -> Kind:
 def bill_of(policy: Policy, outcome: Outcome) -> Bill:
     """Say what a request cost that was let go, by us or by a filter that failed open."""
     source, usage = _used(outcome)
-    model = served_model(policy.models, outcome.noted.model, outcome.place)
+    noted = outcome.noted
+    model = served_model(policy.models, noted.served_model or noted.model, outcome.place)
     return Bill(source, model, usage, _price(policy, outcome, model).cost_micro_usd(usage))
 
 
@@ -104,30 +105,6 @@ def _amount(hold: Hold, bill: Bill, *, is_request: bool) -> int:
             return int(is_request)
         case "concurrent_requests":
             return 0
-
-
-def served_model(models: Mapping[str, Model], meant: str, place: Place) -> str:
-    """Name the model whose `served_by` knows where the request went; else the one meant."""
-    names = frozenset(_names_of(place))
-    if meant in models and not names.isdisjoint(models[meant].served_by):
-        return meant
-    found = (name for name, model in models.items() if not names.isdisjoint(model.served_by))
-    return next(found, meant)
-
-
-def _names_of(place: Place) -> Iterator[str]:
-    """All names that an operator may have written for where a request went.
-
-    A cluster of istiod's is `outbound|8080|v1|adapter.models.svc.cluster.local`; a workload is
-    `pod;namespace;service;version;cluster`.
-    """
-    yield from place.workload.split(";")
-    yield place.cluster
-    service = place.cluster.rpartition("|")[2]
-    yield service
-    yield service.partition(".")[0]
-    yield place.host
-    yield place.host.rpartition(":")[0]
 
 
 def _price(policy: Policy, outcome: Outcome, model: str) -> Price:

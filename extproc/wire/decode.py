@@ -7,22 +7,34 @@ message one does not understand would let the request pass unprocessed.
 from collections.abc import Mapping
 from typing import Any, Final
 
+from envoy.config.core.v3.base_pb2 import Metadata
 from envoy.extensions.filters.http.ext_proc.v3.processing_mode_pb2 import ProcessingMode
 from envoy.service.ext_proc.v3.external_processor_pb2 import HttpHeaders, ProcessingRequest
+from google.protobuf import text_format
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Value
 
-from extproc.exchange.events import RequestBody, RequestHeaders
-from extproc.exchange.names import PEER_URI_ATTRIBUTE
+from extproc.exchange.events import AttemptHeaders, RequestBody, RequestHeaders
+from extproc.exchange.names import (
+    HOST_ADDRESS_ATTRIBUTE,
+    HOST_METADATA_ATTRIBUTE,
+    PEER_URI_ATTRIBUTE,
+)
 from extproc.exchange.phases import ProtocolError
 from extproc.policy.identity import JWT_NAMESPACE
 
 _ATTRIBUTES_KEY: Final = "envoy.filters.http.ext_proc"
 """Fixed by Envoy, whatever the filter is called."""
 
+_ISTIO: Final = "istio"
+"""The namespace of what istiod says of a host."""
+
+_NO_VALUE: Final = Value()
+
 _JOINED_BY: Final = {"cookie": "; "}
 
 
-def decode(message: ProcessingRequest) -> RequestHeaders | RequestBody:
+def decode(message: ProcessingRequest) -> RequestHeaders | AttemptHeaders | RequestBody:
     """Turn one message into an event.
 
     Raises:
@@ -38,7 +50,7 @@ def decode(message: ProcessingRequest) -> RequestHeaders | RequestBody:
     raise ProtocolError(msg)
 
 
-def _headers(message: ProcessingRequest, head: HttpHeaders) -> RequestHeaders:
+def _headers(message: ProcessingRequest, head: HttpHeaders) -> RequestHeaders | AttemptHeaders:
     _check_mode(message)
     headers: dict[str, str] = {}
     for header in head.headers.headers:
@@ -47,7 +59,15 @@ def _headers(message: ProcessingRequest, head: HttpHeaders) -> RequestHeaders:
         name = header.key
         known = headers.get(name)
         headers[name] = value if known is None else known + _JOINED_BY.get(name, ",") + value
-    return RequestHeaders(headers, head.end_of_stream, _jwt(message), _peer_uri(message))
+    attributes = _attributes(message)
+    if HOST_ADDRESS_ATTRIBUTE in attributes:
+        return AttemptHeaders(
+            headers,
+            _workload(attributes.get(HOST_METADATA_ATTRIBUTE, _NO_VALUE).string_value),
+            attributes[HOST_ADDRESS_ATTRIBUTE].string_value,
+        )
+    peer_uri = attributes.get(PEER_URI_ATTRIBUTE, _NO_VALUE).string_value
+    return RequestHeaders(headers, head.end_of_stream, _jwt(message), peer_uri)
 
 
 def _check_mode(message: ProcessingRequest) -> None:
@@ -68,8 +88,21 @@ def _jwt(message: ProcessingRequest) -> Mapping[str, Any]:
     return MessageToDict(namespaces[JWT_NAMESPACE]) if JWT_NAMESPACE in namespaces else {}
 
 
-def _peer_uri(message: ProcessingRequest) -> str:
+def _attributes(message: ProcessingRequest) -> Mapping[str, Value]:
     if _ATTRIBUTES_KEY not in message.attributes:
+        return {}
+    fields: Mapping[str, Value] = message.attributes[_ATTRIBUTES_KEY].fields
+    return fields
+
+
+def _workload(host_metadata: str) -> str:
+    """Find istiod's name for a host in its metadata, which Envoy sends as protobuf's text."""
+    metadata = Metadata()
+    try:
+        text_format.Parse(host_metadata, metadata, allow_unknown_field=True)
+    except text_format.ParseError:
         return ""
-    fields = message.attributes[_ATTRIBUTES_KEY].fields
-    return fields[PEER_URI_ATTRIBUTE].string_value if PEER_URI_ATTRIBUTE in fields else ""
+    if _ISTIO not in metadata.filter_metadata:
+        return ""
+    workload: str = metadata.filter_metadata[_ISTIO].fields["workload"].string_value
+    return workload

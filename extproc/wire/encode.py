@@ -21,7 +21,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
 from google.protobuf.struct_pb2 import Struct
 
 from extproc.exchange import actions
-from extproc.exchange.actions import Header, PassThrough, ReadBody, Reject, Route
+from extproc.exchange.actions import Header, Keep, PassThrough, ReadBody, Reject, Replace, Route
 from extproc.exchange.names import METADATA_NAMESPACE
 
 _READ_BODY: Final = ProcessingResponse(request_headers=HeadersResponse(response=CommonResponse()))
@@ -44,6 +44,10 @@ def encode(action: actions.Final | ReadBody) -> ProcessingResponse:
             return _route(action)
         case Reject():
             return _reject(action)
+        case Keep():
+            return _keep(action)
+        case Replace():
+            return _replace(action)
         case _:
             assert_never(action)
 
@@ -67,6 +71,25 @@ def _route(action: Route) -> ProcessingResponse:
     )
     if action.body is not None:
         common.body_mutation.body = action.body
+    response = ProcessingResponse(request_body=BodyResponse(response=common))
+    _fill(response.dynamic_metadata, action.metadata)
+    return response
+
+
+def _keep(action: Keep) -> ProcessingResponse:
+    response = ProcessingResponse(
+        request_headers=HeadersResponse(response=CommonResponse()), mode_override=_NOTHING_MORE
+    )
+    _fill(response.dynamic_metadata, action.metadata)
+    return response
+
+
+def _replace(action: Replace) -> ProcessingResponse:
+    common = CommonResponse()
+    if action.body is not None:
+        common.body_mutation.body = action.body
+        size = b"%d" % len(action.body)
+        common.header_mutation.set_headers.extend(_headers([("content-length", size)]))
     response = ProcessingResponse(request_body=BodyResponse(response=common))
     _fill(response.dynamic_metadata, action.metadata)
     return response

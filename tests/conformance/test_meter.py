@@ -277,6 +277,11 @@ BUDGET = ROUTED + ";budget_policy=minute;budget_limit=60000;budget_remaining=590
             {"x-llm-tier": "standard", "x-llm-downgraded-from": "premium"},
         ),
         (
+            ROUTED + ";model=gpt-4;served_model=gpt-3.5-turbo",
+            {"x-llm-tier": "premium", "x-llm-fallback-from": "gpt-4"},
+        ),
+        (ROUTED + ";model=gpt-4;served_model=gpt-4", {"x-llm-tier": "premium"}),
+        (
             BUDGET + ";budget_window=60;budget_reset=12.25;budget_unit=tokens",
             {
                 "x-llm-tier": "premium",
@@ -314,12 +319,13 @@ BUDGET = ROUTED + ";budget_policy=minute;budget_limit=60000;budget_remaining=590
             },
         ),
     ],
-    ids=["no budget", "downgraded", "tokens", "money", "calls"],
+    ids=["no budget", "downgraded", "fallen back", "tried", "tokens", "money", "calls"],
 )
 async def test_the_client_is_told_its_tier_and_budget(
     meter: Stand, llm: str, expected: dict[str, str]
 ) -> None:
     upstreams = ["x-llm-tier: x", "x-llm-budget-reset: x", "x-llm-downgraded-from: x"]
+    upstreams += ["x-llm-fallback-from: x"]
     upstreams += ["x-ratelimit-limit-tokens: 5"]
     async with meter.upstream() as upstream:
         got = await sent(upstream, [b"{}"], f"content-type: {JSON}", *upstreams, llm=llm)

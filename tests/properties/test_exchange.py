@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from extproc.exchange import actions
-from extproc.exchange.events import Event, RequestBody, RequestHeaders
+from extproc.exchange.events import AttemptHeaders, Event, RequestBody, RequestHeaders
 from extproc.exchange.machine import Exchange
 from extproc.exchange.phases import AFTER, LEGAL, Phase, ProtocolError, check
 from extproc.policy.budgets import Balance, Denied, Reserve, Reserved, Unavailable
@@ -18,20 +18,22 @@ BUDGETED = Call(chat(max_tokens=5), tenant="per-minute")
 
 EVENT: dict[str, Event] = {
     "h": headers_of(BUDGETED),
+    "a": AttemptHeaders({"x-llm-model": "gpt-4"}, "p;n;spare-adapter;v1;K", "10.0.0.1:80"),
     "b": RequestBody(BUDGETED.body),
     "r": Reserved("0" * 32, (), (0.0,)),
     "d": Denied((Balance("hour", "tokens", 300, 0, 5.0, 3600.0),)),
     "u": Unavailable("gone"),
 }
 # A call of a tenant with one budget that refuses: headers, body, one answer of the ledger.
-LEGAL_ORDER = re.compile("(h(b([rdu])?)?)?")
+# Or an attempt at a host that serves another model: its headers, its body.
+LEGAL_ORDER = re.compile("(h(b([rdu])?)?|ab?)?")
 
 
 def new_exchange() -> Exchange:
     return BARE.new_exchange()
 
 
-@given(st.text(alphabet="hbrdu", max_size=6))
+@given(st.text(alphabet="ahbrdu", max_size=6))
 def test_the_tables_accept_exactly_the_legal_orders(letters: str) -> None:
     exchange, accepted = new_exchange(), ""
     for letter in letters:
@@ -90,7 +92,7 @@ def test_a_refused_event_changes_nothing() -> None:
     exchange = new_exchange()
     exchange.receive(EVENT["h"])
 
-    for letter in "hrdu":
+    for letter in "ahrdu":
         try:
             exchange.receive(EVENT[letter])
         except ProtocolError as error:
@@ -104,6 +106,8 @@ def test_nothing_is_legal_once_an_exchange_is_over() -> None:
         actions.PassThrough,
         actions.Route,
         actions.Reject,
+        actions.Keep,
+        actions.Replace,
     }
     for event in EVENT.values():
         try:

@@ -30,7 +30,7 @@ def test_lists_are_taken_apart_and_kustomizations_left_out() -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("a: [", "f.yaml:2: no YAML"),
+        ("a:\n  b: [", "f.yaml:2: no YAML"),
         ("a: 1\na: 2\n", "twice"),
         ("- a\n", "no kind"),
         ("kind: Pod\nmetadata: {}\n", "Pod: metadata.name: missing"),

@@ -294,7 +294,8 @@ def test_it_can_be_written_down_while_it_is_fed() -> None:
 
     with ThreadPoolExecutor(2) as threads:
         reading = [threads.submit(lambda: list(texts())) for _ in range(2)]
-        number = 0
+        number = 1
+        fed.decided("routed", "", 0.001)
         while not all(read.done() for read in reading):
             number += 1
             fed.decided("routed", "", 0.001)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from extproc.exchange.outcome import Noted, Outcome, Place, Timing, Trace
+from extproc.exchange.places import served_model
 from extproc.exchange.settling import (
     UNSEEN_EVENTS_MAX,
     Bill,
     bill_of,
     kind_of,
-    served_model,
     settlement_of,
 )
 from extproc.llm.dialects import Dialect
