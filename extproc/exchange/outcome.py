@@ -83,6 +83,25 @@ class Place(NamedTuple):
     workload: str = ""
     attempts: int = 0
 
+    @property
+    def upstream(self) -> str:
+        """What people call where the request went; empty for nowhere.
+
+        The service of the workload that answered, where istiod says it: the cluster may be one
+        of several models. Else the service in istiod's name for the cluster, else that name.
+        """
+        parts = self.workload.split(";")
+        if self.cluster and len(parts) > _SERVICE_PART and parts[_SERVICE_PART]:
+            return parts[_SERVICE_PART]
+        host = self.cluster.rpartition("|")[2]
+        return host.partition(".")[0] if host.endswith(_IN_CLUSTER) else host
+
+
+_SERVICE_PART: Final = 2
+"""Of `pod;namespace;service;version;cluster`."""
+
+_IN_CLUSTER: Final = ".svc.cluster.local"
+
 
 class Trace(NamedTuple):
     """The server span of Envoy, in lower-case hex; empty where there is none."""

@@ -167,9 +167,10 @@ class Metrics:
 
     def _observe_hop(self, outcome: Outcome) -> None:
         place, timing = outcome.place, outcome.timing
-        if not place.cluster or not place.attempts:
+        upstream = place.upstream
+        if not upstream or not place.attempts:
             return
-        cluster = self._cluster(place.cluster)
+        cluster = self._cluster(upstream)
         self._attempts.add((cluster, _code_class(outcome.status)), place.attempts)
         ended = timing.answer_received or timing.ended
         self._hop.add((cluster,), max(0, ended - (timing.request_sent or 0)) / 1e6)

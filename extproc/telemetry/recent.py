@@ -235,11 +235,12 @@ class Recent:
 
     def _observe_hop(self, outcome: Outcome, now: float, *, is_model: bool) -> None:
         place, timing = outcome.place, outcome.timing
-        if not place.cluster or not place.attempts:
+        upstream = place.upstream
+        if not upstream or not place.attempts:
             return
         ended = timing.answer_received or timing.ended
         seconds = max(0, ended - (timing.request_sent or 0)) / 1e6
-        hop = self._hops.use(place.cluster[:NAME_CHARS_MAX], now)
+        hop = self._hops.use(upstream[:NAME_CHARS_MAX], now)
         hop.is_model = hop.is_model or is_model
         hop.requests.add(now, 1)
         hop.seconds.add(now, seconds)

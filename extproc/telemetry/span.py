@@ -129,7 +129,7 @@ def _attributes(summary: Summary, error: str) -> dict[str, Value]:
         "llm.prompt.tokens": noted.prompt_tokens,
         "llm.latency.ms": outcome.timing.ended / 1000,
         "llm.attempts": place.attempts,
-        "llm.upstream": place.workload.partition(";")[0] or place.cluster,
+        "llm.upstream": place.upstream,
         "llm.aborted": outcome.is_aborted,
         "llm.settled": settled,
     }
