@@ -144,7 +144,7 @@ def test_a_span_says_everything_of_a_call_in_both_vocabularies() -> None:
         "llm.tokens.per.second": 10.0,
         "llm.latency.ms": 2500.0,
         "llm.attempts": 2,
-        "llm.upstream": "pod-1",
+        "llm.upstream": "gpt35",
         "llm.aborted": False,
         "llm.settled": "settled",
         "llm.cost.micro_usd": 4200,
