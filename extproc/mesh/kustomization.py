@@ -59,6 +59,18 @@ def load(paths: Iterable[Path]) -> tuple[Manifest, ...]:
     return tuple(found)
 
 
+def extended(manifests: Iterable[Manifest], component: Path) -> tuple[Manifest, ...]:
+    """What a component in this folder makes of these resources.
+
+    Raises:
+        MeshError: as `load`.
+    """
+    file = _kustomization_in(component)
+    if file is None:
+        raise MeshError(str(component), "has no kustomization")
+    return tuple(_built(file, tuple(manifests), 0))
+
+
 def _kustomization_in(path: Path) -> Path | None:
     return next((path / name for name in FILES if (path / name).is_file()), None)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from extproc.mesh.kustomization import load
+from extproc.mesh.kustomization import extended, load
 from extproc.mesh.manifests import Manifest, MeshError
 
 RULE = """\
@@ -164,3 +164,13 @@ def test_a_namespace_moves_all_that_lies_in_one(tmp_path: Path) -> None:
 def test_what_cannot_be_followed_says_so(tmp_path: Path, said: str, why: str) -> None:
     with pytest.raises(MeshError, match=why):
         built(tmp_path, said)
+
+
+def test_a_component_may_be_given_what_to_change(tmp_path: Path) -> None:
+    before = built(tmp_path, "resources: [first.yaml]")
+    (tmp_path / "part").mkdir()
+
+    with pytest.raises(MeshError, match="has no kustomization"):
+        extended(before, tmp_path / "part")
+    (tmp_path / "part" / "kustomization.yaml").write_text("nameSuffix: -x\n")
+    assert names(extended(before, tmp_path / "part")) == ["first-x"]

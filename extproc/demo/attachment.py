@@ -1,0 +1,118 @@
+"""`istio/`, as an operator would apply it, with what a demo or a test fills in."""
+
+import copy
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+from extproc.demo.cluster import state
+from extproc.mesh.kustomization import extended, load
+from extproc.mesh.manifests import Manifest
+from extproc.mesh.world import Proxy
+
+ISTIO: Final = Path(__file__).parents[2] / "istio"
+_ATTACH: Final = ISTIO / "attach" / "gateway"
+OURS: Final = Path(__file__).parent / "manifests"
+GATEWAY: Final = Proxy("gateway", "ai-platform", {"istio": "ingressgateway"})
+HOST: Final = "llm.example.com"
+"""The name that clients must call; `istio/routing/gateway.yaml` has it."""
+
+ROUTER_HOST: Final = "router.example.com"
+
+BODY_BYTES_ABOVE: Final = 262_144
+"""How much more than the settings' `request_body_bytes` Envoy buffers; see `limits.yaml`."""
+
+Tree = Any
+"""JSON."""
+
+
+class Wiring(NamedTuple):
+    """What the manifests leave open, and what a test wants otherwise."""
+
+    service_port: int
+    adapter_ports: Mapping[str, int]
+    request_body_bytes: int = 8_388_608
+    message_timeout: str = ""
+    """Of the filter; empty: that of the manifest."""
+    trusts_tenant_header: bool = False
+    """Whether the settings have `identity: - header: x-tenant-id`; it is then not stripped."""
+    authentication: Mapping[str, Any] | None = None
+    """An HTTP filter in front of ours."""
+    flush_interval: str = "0.1s"
+    """How long Envoy gathers records of finished requests before it sends them."""
+    collector_port: int = 0
+    """Where Envoy's spans go, by OTLP over gRPC; 0: nowhere."""
+    meter: Literal["lua", "observe"] = "lua"
+    """As in the settings: which of the two filters is there."""
+    fails_open: bool = False
+
+
+def manifests(wiring: Wiring, *, access_log: Path) -> tuple[Manifest, ...]:
+    """All that would be applied, and what the cluster would say of its Services.
+
+    Raises:
+        MeshError: the manifests can't be read.
+    """
+    attached = load([_ATTACH])
+    if wiring.meter == "observe":
+        attached = extended(attached, _ATTACH / "observe")
+    if wiring.fails_open:
+        attached = extended(attached, _ATTACH / "fail-open")
+    around = load([ISTIO / "routing", OURS / "platform.yaml", OURS / "log.yaml"])
+    if wiring.collector_port:
+        around += load([OURS / "spans.yaml"])
+    if wiring.authentication:
+        around += (_in_front(wiring.authentication),)
+    changed = tuple(
+        each._replace(document=_filled(each.document, wiring, access_log))
+        for each in (*attached, *around)
+    )
+    known = state(wiring.adapter_ports, wiring.service_port, wiring.collector_port)
+    return (*known, *changed)
+
+
+def _in_front(http_filter: Mapping[str, Any]) -> Manifest:
+    """What puts an HTTP filter where istiod puts those that authenticate."""
+    manager = {"filter": {"name": "envoy.filters.network.http_connection_manager"}}
+    patch = {
+        "applyTo": "HTTP_FILTER",
+        "match": {"context": "GATEWAY", "listener": {"filterChain": manager}},
+        "patch": {"operation": "INSERT_FIRST", "value": http_filter},
+    }
+    spec = {"priority": 0, "configPatches": [patch]}
+    spec["workloadSelector"] = {"labels": dict(GATEWAY.labels)}
+    version, kind = "networking.istio.io/v1alpha3", "EnvoyFilter"
+    metadata = {"name": "in-front", "namespace": GATEWAY.namespace}
+    document = {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
+    return Manifest("the demo", 1, version, kind, GATEWAY.namespace, "in-front", document)
+
+
+def _filled(document: Mapping[str, Any], wiring: Wiring, access_log: Path) -> Mapping[str, Any]:
+    """Write into a manifest what differs from run to run."""
+    tree = copy.deepcopy(dict(document))
+    limit = wiring.request_body_bytes + BODY_BYTES_ABOVE
+    for node in _nodes(tree):
+        config = node.get("typed_config", {})
+        match node.get("name"):
+            case "llm.policy" if wiring.message_timeout:
+                config["message_timeout"] = wiring.message_timeout
+            case "llm.settle":
+                config["common_config"]["buffer_flush_interval"] = wiring.flush_interval
+            case "demo.log":
+                config["path"] = str(access_log)
+            case "llm.strip" if wiring.trusts_tenant_header:
+                config["mutations"].remove({"remove": "x-tenant-id"})
+        for key in ("request_body_buffer_limit", "per_connection_buffer_limit_bytes"):
+            if key in node:
+                node[key] = limit
+    return tree
+
+
+def _nodes(tree: Tree) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+        for value in tree.values():
+            yield from _nodes(value)
+    elif isinstance(tree, list):
+        for value in tree:
+            yield from _nodes(value)
