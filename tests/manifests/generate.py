@@ -16,6 +16,10 @@ ISTIO: Final = Path(__file__).parents[2] / "istio"
 _TEMPLATES: Final = ISTIO / "attach" / "templates"
 
 _MADE_BY: Final = "# Made by tests/manifests/generate.py from attach/templates/{}: edit that.\n"
+_OUT: Final = """\
+# To take it out again:
+#   kubectl -n ai-platform delete envoyfilter llm-{}-@WHERE
+"""
 _BLOCK: Final = re.compile(r"^( *)#?@([A-Z_]+)(.*)\n", re.MULTILINE)
 _WORD: Final = re.compile(r"@([A-Z_]+)")
 
@@ -122,7 +126,7 @@ def _file(name: str, place: Place, *, fails_open: bool = False) -> str:
     blocks = {
         "REFERENCES": _REFERENCES,
         "SELECT": place.select,
-        "OUT": f"# To take it out again:\n#   kubectl -n ai-platform delete envoyfilter llm-{name}-@WHERE",
+        "OUT": _OUT.format(name),
         "VHOST": place.virtual_host,
         "FAILURE": _FAILS_OPEN if fails_open else _FAILS_CLOSED,
         "FAILURE_WHY": _FAILS_OPEN_WHY if fails_open else _FAILS_CLOSED_WHY,
