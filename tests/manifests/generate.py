@@ -117,6 +117,8 @@ def rendered() -> dict[Path, str]:
             found[folder / f"{name}.yaml"] = _file(name, place)
         found[folder / "observe" / "observe.yaml"] = _file("observe", place)
         found[folder / "fail-open" / "policy.yaml"] = _file("policy", place, fails_open=True)
+    for place, folder in zip(PLACES, ("fallback", "fallback-sidecar"), strict=False):
+        found[Path("routing") / folder / "fallback.yaml"] = _file("fallback", place)
     return found
 
 
