@@ -51,11 +51,12 @@ _FAILS_OPEN_WHY: Final = """\
 
 _VIRTUAL_HOST: Final = """\
 - applyTo: VIRTUAL_HOST
-  match: {{context: {context}{routes}}}
+  match: {context: @CONTEXT@ROUTES_ONLY}
   patch:
     operation: MERGE
-    value: {{request_body_buffer_limit: 8650752}}
+    value: {request_body_buffer_limit: 8650752}
 """
+_NO_VIRTUAL_HOST: Final = "# istiod patches no virtual host of a waypoint.\n"
 
 
 class Place(NamedTuple):
@@ -66,8 +67,10 @@ class Place(NamedTuple):
     select: str
     listener: str
     """What a listener must be, as the beginning of a flow mapping."""
-    virtual_host: str
-    """The patch of virtual hosts, where istiod applies any."""
+    routes: str = ""
+    """What a route configuration must be, the same way."""
+    has_virtual_hosts: bool = True
+    """Whether istiod patches any there."""
 
 
 PLACES: Final = (
@@ -80,7 +83,6 @@ PLACES: Final = (
 workloadSelector: {labels: {istio: ingressgateway}}
 """,
         "",
-        _VIRTUAL_HOST.format(context="GATEWAY", routes=""),
     ),
     Place(
         "sidecar",
@@ -91,9 +93,7 @@ workloadSelector: {labels: {istio: ingressgateway}}
 workloadSelector: {labels: {llm-extproc: attached}}
 """,
         "portNumber: 8080",
-        _VIRTUAL_HOST.format(
-            context="SIDECAR_OUTBOUND", routes=", routeConfiguration: {portNumber: 8080}"
-        ),
+        routes="portNumber: 8080",
     ),
     Place(
         "waypoint",
@@ -103,22 +103,23 @@ workloadSelector: {labels: {llm-extproc: attached}}
 targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}]
 """,
         "name: main_internal",
-        "# istiod patches no virtual host of a waypoint.\n",
+        has_virtual_hosts=False,
     ),
 )
 
 
 def rendered() -> dict[Path, str]:
     """Every file that is made, below `istio/`."""
-    found = {}
+    found: dict[Path, str] = {}
     for place in PLACES:
         folder = Path("attach") / place.name
         for name in ("strip", "limits", "policy", "meter", "settle", "tags"):
             found[folder / f"{name}.yaml"] = _file(name, place)
         found[folder / "observe" / "observe.yaml"] = _file("observe", place)
         found[folder / "fail-open" / "policy.yaml"] = _file("policy", place, fails_open=True)
-    for place, folder in zip(PLACES, ("fallback", "fallback-sidecar"), strict=False):
-        found[Path("routing") / folder / "fallback.yaml"] = _file("fallback", place)
+    # Routes of a waypoint can't be patched.
+    for place, name in zip(PLACES[:2], ("fallback", "fallback-sidecar"), strict=True):
+        found[Path("routing") / name / "fallback.yaml"] = _file("fallback", place)
     return found
 
 
@@ -129,7 +130,7 @@ def _file(name: str, place: Place, *, fails_open: bool = False) -> str:
         "REFERENCES": _REFERENCES,
         "SELECT": place.select,
         "OUT": _OUT.format(name),
-        "VHOST": place.virtual_host,
+        "VHOST": _VIRTUAL_HOST if place.has_virtual_hosts else _NO_VIRTUAL_HOST,
         "FAILURE": _FAILS_OPEN if fails_open else _FAILS_CLOSED,
         "FAILURE_WHY": _FAILS_OPEN_WHY if fails_open else _FAILS_CLOSED_WHY,
         "METER": (ISTIO / "meter.lua").read_text(),
@@ -139,6 +140,8 @@ def _file(name: str, place: Place, *, fails_open: bool = False) -> str:
         "WHERE": place.name,
         "CONTEXT": place.context,
         "LISTENER": f"{place.listener}, " if place.listener else "",
+        "ROUTES": f"{place.routes}, " if place.routes else "",
+        "ROUTES_ONLY": f", routeConfiguration: {{{place.routes}}}" if place.routes else "",
         "LISTENER_ONLY": f"\n        listener: {{{place.listener}}}" if place.listener else "",
     }
     return _MADE_BY.format(template) + _with_words(_with_blocks(text, blocks), words)
