@@ -1,0 +1,111 @@
+"""Folders hang together: what they name is there, and patches find what they change.
+
+Not covered: that kustomize itself puts them together. `kubectl kustomize FOLDER` says so, and this
+suite must not need it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.manifests.folder import KUSTOMIZATIONS, Document, documents, resources
+from tests.manifests.generate import ISTIO
+
+
+def _label(path: Path) -> str:
+    return str(path.parent.relative_to(ISTIO))
+
+
+def _files(told: Document) -> list[str]:
+    named = [*told.get("resources", []), *told.get("components", [])]
+    named += [patch["path"] for patch in told.get("patches", []) if "path" in patch]
+    for made in told.get("configMapGenerator", []):
+        named += made["files"]
+    return named
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=_label)
+def test_every_file_is_named_and_every_name_is_there(path: Path) -> None:
+    (told,) = documents(path)
+    named = _files(told)
+    beside = {each.name for each in path.parent.glob("*.yaml")} - {"kustomization.yaml"}
+
+    assert beside <= set(named)
+    for name in named:
+        target = path.parent / name
+        assert (target / "kustomization.yaml" if target.is_dir() else target).is_file(), name
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=_label)
+def test_no_two_resources_have_one_name(path: Path) -> None:
+    names = [
+        (each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"])
+        for each in resources(path)
+    ]
+
+    assert len(names) == len(set(names))
+
+
+def _targets(patch: Document, path: Path) -> tuple[list[Document], Any]:
+    """What a patch changes, and what it says."""
+    told = patch["patch"] if "patch" in patch else (path.parent / patch["path"]).read_text()
+    change = yaml.safe_load(told)
+    where = patch.get("target") or {"kind": change["kind"], "name": change["metadata"]["name"]}
+    # A component changes what it is put upon, its parent folder's; others what they name.
+    from_folder = path if documents(path)[0]["kind"] == "Kustomization" else path.parent.parent
+    if from_folder.is_dir():
+        from_folder /= "kustomization.yaml"
+    names = where.get("name", "").split("|")
+    found = [
+        each
+        for each in resources(from_folder)
+        if each["kind"] == where["kind"]
+        and ("name" not in where or each["metadata"]["name"] in names)
+    ]
+    assert len(found) >= len(names), where
+    return found, change
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=_label)
+def test_every_patch_finds_what_it_changes(path: Path) -> None:
+    for patch in documents(path)[0].get("patches", []):
+        found, change = _targets(patch, path)
+        if isinstance(change, list):
+            for step in change:
+                assert step["op"] == "replace"
+                for document in found:
+                    assert _at(document, step["path"]) is not None, step["path"]
+
+
+def _at(document: Any, pointer: str) -> Any:  # any YAML
+    for step in pointer.lstrip("/").split("/"):
+        key = step.replace("~1", "/").replace("~0", "~")
+        document = document[int(key)] if isinstance(document, list) else document[key]
+    return document
+
+
+def test_a_trial_of_a_new_version_leaves_no_filter_with_the_old_service() -> None:
+    """Every place that names the service is in the list of patches."""
+    path = ISTIO / "overlays" / "canary" / "proxy" / "kustomization.yaml"
+    (told,) = documents(path)
+    steps = [step["path"] for patch in told["patches"] for step in yaml.safe_load(patch["patch"])]
+    named = [
+        where
+        for each in resources(path)
+        for where in _naming(each, "")
+        if "/metadata/" not in where
+    ]
+
+    assert sorted(step for step in steps if "/grpc_service/" in step) == sorted(named)
+
+
+def _naming(node: Any, where: str) -> list[str]:  # any YAML
+    if isinstance(node, dict):
+        pairs = [(str(key).replace("/", "~1"), value) for key, value in node.items()]
+    elif isinstance(node, list):
+        pairs = [(str(index), value) for index, value in enumerate(node)]
+    else:
+        return [where] if isinstance(node, str) and "llm-extproc.llm-system.svc" in node else []
+    return [found for key, value in pairs for found in _naming(value, f"{where}/{key}")]
