@@ -56,7 +56,7 @@ async def first_event_ms(
     reader, writer = streams
     begin = time.perf_counter()
     writer.write(
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\nx-tenant-id: rich\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nx-tenant-id: rich\r\n"
         b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
     )
     await reader.readuntil(b"data: ")

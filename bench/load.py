@@ -15,7 +15,7 @@ async def _drive(port: int, path: str, bodies: Iterator[bytes], statuses: dict[i
     try:
         for body in bodies:
             writer.write(
-                b"POST %b HTTP/1.1\r\nhost: bench\r\nx-tenant-id: rich\r\n"
+                b"POST %b HTTP/1.1\r\nhost: 127.0.0.1\r\nx-tenant-id: rich\r\n"
                 b"authorization: Bearer sk-bench\r\n"
                 b"content-type: application/json\r\naccept: application/json\r\n"
                 b"user-agent: OpenAI/Python 3.54.0\r\ncontent-length: %d\r\n\r\n%b"

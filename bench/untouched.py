@@ -199,7 +199,7 @@ def _cpu(way: Way) -> dict[str, float]:
 
 def _request(body: bytes, number: int) -> bytes:
     return (
-        b"POST /v1/chat/completions HTTP/1.1\r\nhost: bench\r\nx-tenant-id: rich\r\n"
+        b"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nx-tenant-id: rich\r\n"
         b"x-events: %d\r\nx-rate: %d\r\n"
         b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
         % (number, RATE, len(body), body)

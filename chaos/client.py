@@ -126,7 +126,7 @@ class _Progress:
 
 def _request(call: Call) -> bytes:
     headers = {
-        "host": "chaos",
+        "host": "127.0.0.1",
         "authorization": f"Bearer sk-{call.tenant}",
         "content-type": "application/json",
         "content-length": str(len(call.body)),

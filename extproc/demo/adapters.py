@@ -57,6 +57,14 @@ APIS: Final = {
 }
 
 
+MODELS: Final = {
+    "gpt4-adapter": "gpt-4",
+    "gpt35-adapter": "gpt-3.5-turbo",
+    "local-llama": "local-llama",
+}
+"""What each of them sells."""
+
+
 class Adapter:
     """One service: answers LLM calls in its own name, and anything else with what it got."""
 
@@ -83,7 +91,7 @@ class Adapter:
             told = {"served_by": self._name, "path": request.path_qs, "body_bytes": len(body)}
             return self._json(told)
         try:
-            manners = manners_of(request.headers)
+            manners = manners_of(request.headers, self._name)
             asked = self._asking.read(json.loads(body), manners.usage, created=_now())
         except ValueError:
             return self._json({"error": {"message": "no JSON reached the adapter"}}, status=400)
@@ -104,11 +112,18 @@ class Adapter:
             adapter=self._name,
             path=request.path,
             tenant=headers.get("x-tenant-id", ""),
-            model=headers.get("x-llm-model", asked.model),
+            model=self._model_of(request, asked),
             estimate=int(headers.get("x-llm-prompt-tokens", 0)),
         )
         self._books.begin(answer)
         return answer
+
+    def _model_of(self, request: web.Request, asked: Asked) -> str:
+        """Its own, where the body names that: after a fallback the header has another."""
+        own = MODELS.get(self._name)
+        return (
+            asked.model if asked.model == own else request.headers.get("x-llm-model", asked.model)
+        )
 
     async def _receive(self, request: web.Request, entry: Entry) -> bytes:
         pieces = []

@@ -14,10 +14,13 @@ ISTIO: Final = Path(__file__).parents[2] / "istio"
 _ATTACH: Final = ISTIO / "attach" / "gateway"
 OURS: Final = Path(__file__).parent / "manifests"
 GATEWAY: Final = Proxy("gateway", "ai-platform", {"istio": "ingressgateway"})
-HOST: Final = "llm.example.com"
-"""The name that clients must call; `istio/routing/gateway.yaml` has it."""
+HOST: Final = "127.0.0.1"
+"""By which clients call the models: in place of `llm.example.com`, as an operator puts his own."""
 
 ROUTER_HOST: Final = "router.example.com"
+"""By which they call `llm-router`: a header of theirs, since nobody resolves it."""
+
+_EXAMPLE_HOST: Final = "llm.example.com"
 
 BODY_BYTES_ABOVE: Final = 262_144
 """How much more than the settings' `request_body_bytes` Envoy buffers; see `limits.yaml`."""
@@ -102,6 +105,8 @@ def _filled(document: Mapping[str, Any], wiring: Wiring, access_log: Path) -> Ma
                 config["path"] = str(access_log)
             case "llm.strip" if wiring.trusts_tenant_header:
                 config["mutations"].remove({"remove": "x-tenant-id"})
+        if _EXAMPLE_HOST in node.get("hosts", ()):
+            node["hosts"] = [HOST if each == _EXAMPLE_HOST else each for each in node["hosts"]]
         for key in ("request_body_buffer_limit", "per_connection_buffer_limit_bytes"):
             if key in node:
                 node[key] = limit

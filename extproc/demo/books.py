@@ -51,7 +51,7 @@ class Answer(msgspec.Struct, kw_only=True):
     tenant: str
     """Header `x-tenant-id`, as it arrived."""
     model: str
-    """The one that the filter chose, in header `x-llm-model`; else the one in the body."""
+    """The one that was served: see `Adapter`."""
     estimate: int
     """Header `x-llm-prompt-tokens`, as it arrived."""
     status: int = 0

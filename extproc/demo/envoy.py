@@ -23,8 +23,11 @@ ADAPTERS: Final = (
     "platform",
     "cache",
     "retrieval",
+    "router-stable",
+    "router-canary",
+    "router-shadow",
 )
-"""The clusters of `envoy.yaml` that serve requests."""
+"""Those who serve requests."""
 
 BODY_BYTES_ABOVE: Final = 262_144
 """How much more than the settings' `request_body_bytes` Envoy buffers; see `envoy.yaml`."""

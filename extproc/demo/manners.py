@@ -8,6 +8,7 @@
 * `x-adapter-usage`: `missing` says nothing of tokens; `details` tells cached ones and thoughts
 * `x-adapter-reset`: reset the connection: `start` before the answer begins, a number after so
   many events of it (in an answer that is no stream: in the middle of its body)
+* `x-adapter-only`: who is meant by all of these; the others answer as they always do
 """
 
 from collections.abc import Mapping
@@ -32,12 +33,14 @@ class Manners(NamedTuple):
     """So many events; `BEFORE_ANSWER`, or None for never."""
 
 
-def manners_of(headers: Mapping[str, str]) -> Manners:
-    """Read what the headers ask for.
+def manners_of(headers: Mapping[str, str], adapter: str) -> Manners:
+    """Read what the headers ask of this adapter.
 
     Raises:
         ValueError: one of them says nothing that is known.
     """
+    if headers.get("x-adapter-only", adapter) != adapter:
+        headers = {}
     reset = headers.get("x-adapter-reset")
     return Manners(
         pause_seconds=int(headers.get("x-adapter-pause-ms", PAUSE_MS)) / 1000,
