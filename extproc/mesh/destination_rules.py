@@ -47,6 +47,12 @@ class Rule(NamedTuple):
     subsets: tuple[Subset, ...]
     export_to: frozenset[str]
 
+    @property
+    def path(self) -> str:
+        """Its path in the API, by which a cluster says that it followed the rule."""
+        namespace, name = self.manifest.namespace, self.manifest.name
+        return f"/apis/networking.istio.io/v1/namespaces/{namespace}/destination-rule/{name}"
+
     def is_exported_to(self, namespace: str) -> bool:
         """Whether proxies of that namespace see it, if it is not their own."""
         return not self.export_to or bool({_ANYWHERE, namespace} & self.export_to)

@@ -159,6 +159,19 @@ def _tls(manifest: Manifest, path: str, value: Tree) -> Tree:
     return found
 
 
+_RETRY_BUDGET: Final = message(
+    {"percent": number(0, 100), "minRetryConcurrency": integer(0, UINT32_MAX)}
+)
+
+
+def _retry_budget(manifest: Manifest, path: str, value: Tree) -> Tree:
+    found = _RETRY_BUDGET(manifest, path, value)
+    if "percent" not in found:
+        # Istio's documents say 20, its code 0.2.
+        manifest.fail(f"{path}.percent", "missing, and istiod's default is not what it says")
+    return found
+
+
 _ANY_LEVEL: Final[dict[str, Field]] = {
     "loadBalancer": _LOAD_BALANCER,
     "connectionPool": _CONNECTION_POOL,
@@ -174,6 +187,6 @@ POLICY: Final = message(
         ),
         "tunnel": refused("not translated"),
         "proxyProtocol": refused("not translated"),
-        "retryBudget": refused("not translated; write connectionPool.http.maxRetries"),
+        "retryBudget": _retry_budget,
     }
 )

@@ -4,51 +4,18 @@ Facts from istiod's `pilot/pkg/networking/core/cluster_traffic_policy.go`.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+from extproc.mesh.cluster_drafts import Draft
 
 UNLIMITED: Final = (1 << 32) - 1
 """What istiod writes where a rule sets no limit: Envoy's own defaults are low."""
 CONNECT_TIMEOUT: Final = "10s"
+RETRY_CONCURRENCY_MIN: Final = 3
 RING_SIZE_MIN: Final = 1024
 """Of a consistent hash whose rule names no algorithm."""
-OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 _ENFORCED: Final = 100
-
-
-class Draft(NamedTuple):
-    """A cluster in the making: itself, and its HttpProtocolOptions, empty until one is set."""
-
-    cluster: dict[str, Any]
-    options: dict[str, Any]
-
-    @property
-    def is_h2(self) -> bool:
-        """Whether it always speaks HTTP/2."""
-        return "http2_protocol_options" in self.options.get("explicit_http_config", {})
-
-    def speak_h2(self) -> None:
-        """Always speak HTTP/2."""
-        self.options.pop("use_downstream_protocol_config", None)
-        self.options["explicit_http_config"] = {"http2_protocol_options": {}}
-
-    def speak_as_asked(self) -> None:
-        """Speak what each request came in."""
-        self.options.pop("explicit_http_config", None)
-        self.options["use_downstream_protocol_config"] = {
-            "http_protocol_options": {},
-            "http2_protocol_options": {},
-        }
-
-    def built(self) -> dict[str, Any]:
-        """The cluster with its options, if there are any."""
-        if self.options:
-            if "use_downstream_protocol_config" not in self.options:
-                self.options.setdefault("explicit_http_config", {"http_protocol_options": {}})
-            self.cluster["typed_extension_protocol_options"] = {
-                OPTIONS: {"@type": f"type.googleapis.com/{OPTIONS}", **self.options}
-            }
-        return self.cluster
 
 
 def apply_outbound(draft: Draft, policy: Mapping[str, Any]) -> None:
@@ -57,22 +24,29 @@ def apply_outbound(draft: Draft, policy: Mapping[str, Any]) -> None:
     http = pool.get("http", {})
     if http.get("h2UpgradePolicy") == "UPGRADE" and not http.get("useClientProtocol"):
         draft.speak_h2()
-    apply_connection_pool(draft, pool)
+    apply_connection_pool(draft, policy)
     _apply_outlier_detection(draft.cluster, policy.get("outlierDetection"))
     _apply_load_balancer(draft.cluster, policy.get("loadBalancer", {}))
 
 
-def apply_connection_pool(draft: Draft, pool: Mapping[str, Any]) -> None:
+def apply_connection_pool(draft: Draft, policy: Mapping[str, Any]) -> None:
     """Set limits and timeouts, those left out too. A count of 0 is as one left out."""
+    pool = policy.get("connectionPool", {})
     tcp, http = pool.get("tcp", {}), pool.get("http", {})
     cluster, options = draft.cluster, draft.options
     cluster["connect_timeout"] = tcp.get("connectTimeout", CONNECT_TIMEOUT)
-    threshold = {
+    threshold: dict[str, Any] = {
         "max_connections": tcp.get("maxConnections") or UNLIMITED,
         "max_pending_requests": http.get("http1MaxPendingRequests") or UNLIMITED,
         "max_requests": http.get("http2MaxRequests") or UNLIMITED,
         "max_retries": http.get("maxRetries") or UNLIMITED,
     }
+    if "retryBudget" in policy:
+        budget = policy["retryBudget"]
+        threshold["retry_budget"] = {
+            "budget_percent": percent(budget["percent"]),
+            "min_retry_concurrency": budget.get("minRetryConcurrency") or RETRY_CONCURRENCY_MIN,
+        }
     cluster["circuit_breakers"] = {"thresholds": [threshold]}
     if "tcpKeepalive" in tcp:
         cluster["upstream_connection_options"] = {"tcp_keepalive": _keepalive(tcp["tcpKeepalive"])}
