@@ -23,7 +23,8 @@ _RULE: Final = fields.message(
         ),
         "exportTo": fields.listed(fields.name),
         "workloadSelector": fields.refused("not translated; leave it out, or the rule"),
-    }
+    },
+    required=("host",),
 )
 _PORT_LEVEL: Final = ("connectionPool", "outlierDetection", "loadBalancer", "tls")
 _ANYWHERE: Final = "*"
@@ -125,12 +126,8 @@ def for_subset(policy: Policy | None, subset: Subset, port: Port) -> Policy | No
 
 def _read(manifest: Manifest) -> Rule:
     said = _RULE(manifest, "spec", manifest.spec)
-    if "host" not in said:
-        manifest.fail("spec.host", "missing")
     subsets: list[Subset] = []
     for at, subset in enumerate(said.get("subsets", ())):
-        if "name" not in subset:
-            manifest.fail(f"spec.subsets[{at}].name", "missing")
         if subset["name"] in {each.name for each in subsets}:
             manifest.fail(f"spec.subsets[{at}].name", f"{subset['name']!r} stands here twice")
         subsets.append(

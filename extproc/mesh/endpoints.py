@@ -18,7 +18,14 @@ def endpoints(world: World, proxy: Proxy) -> list[dict[str, Any]]:
         MeshError: as `clusters` does.
     """
     found = [
-        load_assignment(each.cluster["name"], each.host, each.port, each.labels)
+        load_assignment(
+            each.cluster["name"],
+            each.host,
+            each.port,
+            each.labels,
+            # Since 1.31 Envoy learns of the others too, unless a rule says how many must be well.
+            only_ready=bool(each.cluster["common_lb_config"]["healthy_panic_threshold"]),
+        )
         for each in outbound(world, proxy)
         if each.cluster["type"] == "EDS"
     ]

@@ -5,7 +5,7 @@ used here, or raises a MeshError that names the path.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -32,7 +32,9 @@ _UNITS: Final = {
 _PART: Final = re.compile(r"(\d{1,20}(?:\.\d{0,20})?|\.\d{1,20})(ns|us|µs|ms|s|m|h)", re.ASCII)
 
 
-def message(known: Mapping[str, Field], *one_of: frozenset[str]) -> Field:
+def message(
+    known: Mapping[str, Field], *one_of: frozenset[str], required: Sequence[str] = ()
+) -> Field:
     """A mapping of these fields; of each set in `one_of` it may have one."""
 
     def read(manifest: Manifest, path: str, value: Tree) -> Tree:
@@ -45,6 +47,9 @@ def message(known: Mapping[str, Field], *one_of: frozenset[str]) -> Field:
                 manifest.fail(f"{path}.{name}", "is no field that is translated")
             if item is not None:
                 found[name] = field(manifest, f"{path}.{name}", item)
+        for key in required:
+            if key not in found:
+                manifest.fail(f"{path}.{key}", "missing")
         for names in one_of:
             if len(names & found.keys()) > 1:
                 manifest.fail(path, f"may have one of {', '.join(sorted(names))}")

@@ -83,7 +83,8 @@ _CONSISTENT_HASH: Final = message(
                 "path": text,
                 "ttl": duration(0),
                 "attributes": listed(message({"name": name, "value": text})),
-            }
+            },
+            required=("name",),
         ),
         "useSourceIp": boolean,
         "httpQueryParameterName": name,
@@ -122,7 +123,8 @@ _LOAD_BALANCER: Final = message(
                 "duration": duration(),
                 "minimumPercent": number(0, 100),
                 "aggression": number(1, 1e9),
-            }
+            },
+            required=("duration",),
         ),
         "warmupDurationSecs": duration(),
     },
@@ -159,19 +161,11 @@ def _tls(manifest: Manifest, path: str, value: Tree) -> Tree:
     return found
 
 
+# Where it is left out, Istio's documents say 20 % and its code 0.2 %.
 _RETRY_BUDGET: Final = message(
-    {"percent": number(0, 100), "minRetryConcurrency": integer(0, UINT32_MAX)}
+    {"percent": number(0, 100), "minRetryConcurrency": integer(0, UINT32_MAX)},
+    required=("percent",),
 )
-
-
-def _retry_budget(manifest: Manifest, path: str, value: Tree) -> Tree:
-    found = _RETRY_BUDGET(manifest, path, value)
-    if "percent" not in found:
-        # Istio's documents say 20, its code 0.2.
-        manifest.fail(f"{path}.percent", "missing, and istiod's default is not what it says")
-    return found
-
-
 _ANY_LEVEL: Final[dict[str, Field]] = {
     "loadBalancer": _LOAD_BALANCER,
     "connectionPool": _CONNECTION_POOL,
@@ -179,14 +173,13 @@ _ANY_LEVEL: Final[dict[str, Field]] = {
     "tls": _tls,
 }
 
+_PORT: Final = message({"number": integer(1, 65535)}, required=("number",))
 POLICY: Final = message(
     {
         **_ANY_LEVEL,
-        "portLevelSettings": listed(
-            message({"port": message({"number": integer(1, 65535)}), **_ANY_LEVEL})
-        ),
+        "portLevelSettings": listed(message({"port": _PORT, **_ANY_LEVEL}, required=("port",))),
         "tunnel": refused("not translated"),
         "proxyProtocol": refused("not translated"),
-        "retryBudget": _retry_budget,
+        "retryBudget": _RETRY_BUDGET,
     }
 )
