@@ -19,7 +19,10 @@ _RULE: Final = fields.message(
         "host": fields.name,
         "trafficPolicy": POLICY,
         "subsets": fields.listed(
-            fields.message({"name": fields.name, "labels": fields.labels, "trafficPolicy": POLICY})
+            fields.message(
+                {"name": fields.name, "labels": fields.labels, "trafficPolicy": POLICY},
+                required=("name",),
+            )
         ),
         "exportTo": fields.listed(fields.name),
         "workloadSelector": fields.refused("not translated; leave it out, or the rule"),
