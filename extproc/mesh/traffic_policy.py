@@ -22,7 +22,7 @@ def apply_outbound(draft: Draft, policy: Mapping[str, Any]) -> None:
     """Set all but TLS."""
     pool = policy.get("connectionPool", {})
     http = pool.get("http", {})
-    if http.get("h2UpgradePolicy") == "UPGRADE" and not http.get("useClientProtocol"):
+    if http.get("h2UpgradePolicy") == "UPGRADE":
         draft.speak_h2()
     apply_connection_pool(draft, policy)
     _apply_outlier_detection(draft.cluster, policy.get("outlierDetection"))

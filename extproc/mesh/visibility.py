@@ -1,11 +1,12 @@
 """Which hosts a proxy knows: those whose `exportTo` names its namespace."""
 
 from collections.abc import Iterable
+from typing import Final
 
 from extproc.mesh.manifests import mapping
 from extproc.mesh.world import Host, Proxy, World
 
-EXPORT_TO_ANNOTATION = "networking.istio.io/exportTo"
+EXPORT_TO_ANNOTATION: Final = "networking.istio.io/exportTo"
 
 
 def visible(world: World, proxy: Proxy) -> tuple[Host, ...]:
@@ -29,8 +30,6 @@ def visible(world: World, proxy: Proxy) -> tuple[Host, ...]:
 
 def _is_exported(host: Host, namespace: str) -> bool:
     said = _export_to(host)
-    if "~" in said:
-        return False
     own = {"."} if host.namespace == namespace else set()
     return not said or bool(said & {"*", namespace, *own})
 

@@ -18,7 +18,12 @@ kind: Service
 metadata: {name: api, namespace: n}
 spec:
   clusterIP: 10.0.0.1
-  ports: [{name: http, port: 80}, {name: grpc, port: 81}, {name: other, port: 82}]
+  ports:
+  - {name: http, port: 80}
+  - {name: grpc, port: 81}
+  - {name: other, port: 82}
+  - {name: x, port: 25}
+  - {name: dns, port: 53, protocol: UDP}
 ---
 apiVersion: v1
 kind: Pod
@@ -27,7 +32,7 @@ spec: {serviceAccountName: models}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: api-1, namespace: n, labels: {app: api, version: v2}}
+metadata: {name: api-1, namespace: n, labels: {app: api, version: latest}}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
@@ -36,6 +41,7 @@ ports: [{name: http, port: 8080}, {name: grpc, port: 8081}, {name: other, port: 
 endpoints:
 - {addresses: [10.1.0.1], targetRef: {kind: Pod, name: api-0}}
 - {addresses: [10.1.0.2], targetRef: {kind: Pod, name: api-1}, conditions: {ready: false}}
+- {addresses: [10.1.0.3], conditions: {ready: false, terminating: true}}
 """
 GATEWAY = Proxy("gateway", "n", {})
 SIDECAR = Proxy("sidecar", "n", {"app": "api"}, "10.1.0.1")
@@ -169,6 +175,8 @@ def test_a_sidecar_speaks_as_asked_where_nobody_said_and_a_gateway_does_not() ->
 
     assert "use_downstream_protocol_config" in options(made(proxy=SIDECAR)[name])
     assert options(made()[name]) == {}
+    assert options(made(proxy=SIDECAR)[f"outbound|25||{HOST}"]) == {}
+    assert f"outbound|53||{HOST}" not in made()
     assert "explicit_http_config" in options(made()[f"outbound|81||{HOST}"])
 
 
@@ -262,7 +270,11 @@ def test_endpoints_of_subsets_and_of_none() -> None:
         each["cluster_name"]: each for each in endpoints(world(rule({"subsets": said})), GATEWAY)
     }
 
-    assert len(found[MAIN]["endpoints"][0]["lb_endpoints"]) == 2
+    whole = found[MAIN]["endpoints"][0]["lb_endpoints"]
+    assert [each["metadata"]["filter_metadata"]["istio"]["workload"] for each in whole] == [
+        "api-0;n;api;v1;Kubernetes",
+        "api-1;n;api;;Kubernetes",
+    ]
     assert len(found[f"outbound|80|one|{HOST}"]["endpoints"][0]["lb_endpoints"]) == 1
     assert found[f"outbound|80|none|{HOST}"] == {"cluster_name": f"outbound|80|none|{HOST}"}
 
@@ -293,6 +305,8 @@ def test_what_a_sidecar_serves_itself_has_its_rules_limits() -> None:
     mine = found["inbound|8080||"]
     assert mine["circuit_breakers"]["thresholds"][0]["max_connections"] == 7
     assert not {"outlier_detection", "transport_socket"} & mine.keys()
+    assert "explicit_http_config" in options(found["inbound|8081||"])
+    assert "use_downstream_protocol_config" in options(found["inbound|8082||"])
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,7 @@ def test_rules_exported_to_others_stay_apart() -> None:
 
     assert f"outbound|80|y|{HOST}" in found
     assert f"outbound|80|x|{HOST}" not in found
+    assert f"outbound|80|y|{HOST}" in made(service(), two, one)
 
 
 @pytest.mark.parametrize(
@@ -172,6 +173,7 @@ def test_without_resolution_the_port_may_be_another() -> None:
     found = made(entry(resolution="NONE", ports=ports), proxy=SIDECAR)[OUT]
 
     assert found["original_dst_lb_config"] == {"upstream_port_override": 8080}
+    assert "original_dst_lb_config" not in made(entry(resolution="NONE", ports=ports))[OUT]
 
 
 def test_endpoints_of_an_entry() -> None:
