@@ -123,7 +123,7 @@ def test_rules_exported_to_others_stay_apart() -> None:
 
     assert f"outbound|80|y|{HOST}" in found
     assert f"outbound|80|x|{HOST}" not in found
-    assert f"outbound|80|y|{HOST}" in made(service(), two, one)
+    assert f"outbound|80|y|{HOST}" in made(service(), two, rule("z", "far", exportTo=["other"]))
 
 
 @pytest.mark.parametrize(
