@@ -6,9 +6,10 @@ not known to the mesh either: there is no DNS and no API server behind it.
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from extproc.mesh.manifests import Manifest, mapping, sequence, texts
+from extproc.mesh.manifests import Manifest, mapping, sequence
+from extproc.mesh.service_entry_fields import service_entry
 
 DOMAIN: Final = "cluster.local"
 CLUSTER_ID: Final = "Kubernetes"
@@ -52,7 +53,12 @@ _NAMED: Final = {
     "https": Protocol.HTTPS,
     "tls": Protocol.TLS,
     "tcp": Protocol.TCP,
+    "mongo": Protocol.TCP,
+    "mysql": Protocol.TCP,
+    "redis": Protocol.TCP,
 }
+_SERVER_SPEAKS_FIRST: Final = frozenset((25, 53, 3306, 27017))
+"""Ports whose protocols break where a proxy waits to hear what the client speaks."""
 
 
 class Resolution(StrEnum):
@@ -82,6 +88,8 @@ class Endpoint(NamedTuple):
     workload: str
     """As istiod writes it: `name;namespace;service;version;cluster`."""
     weight: int = 1
+    is_ready: bool = True
+    """An endpoint that isn't is known, and mostly sent to proxies as unhealthy."""
 
 
 class Host(NamedTuple):
@@ -154,8 +162,7 @@ def world_of(manifests: Iterable[Manifest]) -> World:
     pods = tuple(each for each in known if each.kind == "Pod")
     slices = [each for each in known if each.kind == "EndpointSlice"]
     hosts = [_of_service(each, slices, pods) for each in known if each.kind == "Service"]
-    for entry in rules("ServiceEntry"):
-        hosts += _of_entry(entry)
+    hosts += [host for entry in rules("ServiceEntry") for host in _of_entry(entry)]
     return World(
         tuple(sorted(hosts, key=lambda host: host.hostname)),
         rules("VirtualService"),
@@ -173,6 +180,8 @@ def protocol_of(port: Mapping[str, object]) -> Protocol:
     found = _NAMED.get(name)
     if found is None and said is None:
         found = _NAMED.get("grpc-web" if name.startswith("grpc-web-") else name.split("-")[0])
+    if found is None and port.get("port") in _SERVER_SPEAKS_FIRST:
+        return Protocol.TCP
     return found or Protocol.AUTO
 
 
@@ -190,6 +199,8 @@ def _of_service(service: Manifest, slices: Sequence[Manifest], pods: Sequence[Ma
             protocol_of(port),
         )
         for at, port in enumerate(said)
+        # Proxies are told nothing of UDP.
+        if port.get("protocol") != "UDP"
     )
     mine = [
         each
@@ -227,80 +238,75 @@ def _served(
             None,
         )
         for endpoint in sequence(each.document.get("endpoints")) if number else ():
-            if mapping(endpoint.get("conditions")).get("ready") is False:
+            conditions = mapping(endpoint.get("conditions"))
+            is_ready = conditions.get("ready") is not False
+            if not is_ready and conditions.get("terminating"):
                 continue
             pod = pods.get(str(mapping(endpoint.get("targetRef")).get("name") or ""))
             for address in sequence(endpoint.get("addresses")):
                 labels = pod.labels if pod else {}
-                yield Endpoint(str(address), number or 0, labels, _workload(pod))
+                workload = _workload(pod.name if pod else "", pod.namespace if pod else "", labels)
+                yield Endpoint(str(address), number or 0, labels, workload, is_ready=is_ready)
 
 
-def _workload(pod: Manifest | None) -> str:
+def _workload(name: str, namespace: str, labels: Mapping[str, str]) -> str:
     """`istio.workload` of an endpoint: who it is, for telemetry and for the filter."""
-    if pod is None:
-        return f";;;;{CLUSTER_ID}"
-    labels = pod.labels
     service = (
         labels.get("service.istio.io/canonical-name")
         or labels.get("app.kubernetes.io/name")
         or labels.get("app")
-        or pod.name
+        or name
     )
     revision = (
         labels.get("service.istio.io/canonical-revision")
         or labels.get("app.kubernetes.io/version")
         or labels.get("version")
-        or "latest"
+        or ""
     )
-    return f"{pod.name};{pod.namespace};{service};{revision};{CLUSTER_ID}"
+    # istiod leaves out the revision that everything has by default.
+    return f"{name};{namespace};{service};{'' if revision == 'latest' else revision};{CLUSTER_ID}"
 
 
 def _of_entry(entry: Manifest) -> Iterable[Host]:
-    spec = entry.spec
-    said = str(spec.get("resolution") or "NONE")
-    if said not in Resolution.__members__ or said == "CLUSTER":
-        entry.fail("spec.resolution", f"{said!r} is not translated")
-    if spec.get("workloadSelector"):
-        entry.fail("spec.workloadSelector", "not translated; list the endpoints")
-    ports = []
-    targets: dict[int, int] = {}
-    for at, port in enumerate(sequence(spec.get("ports"))):
-        number = _number(entry, f"spec.ports[{at}].number", port, "number")
-        protocol = _NAMED.get(str(port.get("protocol") or "").lower(), Protocol.AUTO)
-        ports.append(Port(number, str(port.get("name") or ""), protocol))
-        targets[number] = int(port.get("targetPort") or number)
-    for hostname in sequence(spec.get("hosts")):
-        endpoints = {
-            port.number: tuple(_entered(entry, str(hostname), port, targets)) for port in ports
-        }
+    spec = service_entry(entry)
+    ports = tuple(
+        Port(port["number"], port["name"], protocol_of({"appProtocol": port.get("protocol", "")}))
+        for port in spec["ports"]
+    )
+    targets = {port["number"]: port.get("targetPort", port["number"]) for port in spec["ports"]}
+    for hostname in spec["hosts"]:
         yield Host(
-            str(hostname),
-            str(hostname),
+            hostname,
+            hostname,
             entry.namespace,
-            tuple(str(each) for each in sequence(spec.get("addresses"))),
-            tuple(ports),
-            endpoints,
-            Resolution[said],
+            tuple(spec.get("addresses", ())),
+            ports,
+            {port.number: tuple(_entered(entry, spec, hostname, port, targets)) for port in ports},
+            Resolution[spec.get("resolution", "NONE")],
             is_external=spec.get("location", "MESH_EXTERNAL") == "MESH_EXTERNAL",
             manifest=entry,
         )
 
 
 def _entered(
-    entry: Manifest, hostname: str, port: Port, targets: Mapping[int, int]
+    entry: Manifest,
+    spec: Mapping[str, Any],
+    hostname: str,
+    port: Port,
+    targets: Mapping[int, int],
 ) -> Iterable[Endpoint]:
-    said = sequence(entry.spec.get("endpoints"))
-    if not said and entry.spec.get("resolution", "NONE") not in {"NONE", "STATIC"}:
+    said = spec.get("endpoints", ())
+    if not said and spec.get("resolution", "NONE").startswith("DNS"):
         # A name to resolve stands for itself.
-        said = [{"address": hostname}]
+        said = ({"address": hostname},)
     for endpoint in said:
-        ports = mapping(endpoint.get("ports"))
+        labels = endpoint.get("labels", {})
         yield Endpoint(
-            str(endpoint.get("address") or ""),
-            int(ports.get(port.name) or targets[port.number]),
-            texts(endpoint.get("labels")),
-            f"{entry.name};{entry.namespace};{entry.name};;{CLUSTER_ID}",
-            int(endpoint.get("weight") or 1),
+            endpoint["address"],
+            endpoint.get("ports", {}).get(port.name, targets[port.number]),
+            labels,
+            _workload(entry.name, entry.namespace, labels),
+            endpoint.get("weight") or 1,
         )
 
 
