@@ -11,8 +11,6 @@ from tests.manifests.generate import ISTIO
 Document = dict[str, Any]
 
 KUSTOMIZATIONS: Final = sorted(ISTIO.rglob("kustomization.yaml"))
-SETTINGS: Final = sorted(ISTIO.rglob("policy.yaml"))
-"""Settings of the service are among these, and filters of the same name."""
 
 
 class Manifest(NamedTuple):
@@ -38,15 +36,10 @@ def documents(path: Path) -> list[Document]:
     return [found for found in yaml.safe_load_all(path.read_text()) if found]
 
 
-def is_settings(path: Path) -> bool:
-    """Whether a file holds the service's settings, and is no manifest."""
-    return "apiVersion" not in documents(path)[0]
-
-
 def manifests() -> Iterator[Manifest]:
     """Every document for Kubernetes, patches too."""
     for path in sorted(ISTIO.rglob("*.yaml")):
-        if path.name != "kustomization.yaml" and not is_settings(path):
+        if path.name != "kustomization.yaml":
             for document in documents(path):
                 yield Manifest(path, document)
 

@@ -36,7 +36,7 @@ status_on_error: {code: InternalServerError}
 """
 _FAILS_CLOSED_WHY: Final = """\
 # Fails closed: while the service is away, slow or failing, LLM calls get 500 (or 504 after
-# message_timeout), and nothing is spent. The other way round: attach/fail-open.
+# message_timeout), and nothing is spent. The other way round: attach/@WHERE-fail-open.
 """
 _FAILS_OPEN: Final = """\
 # The default here is false; see the top. A body over the limit is refused all the same.
@@ -56,7 +56,6 @@ _VIRTUAL_HOST: Final = """\
     operation: MERGE
     value: {request_body_buffer_limit: 8650752}
 """
-_NO_VIRTUAL_HOST: Final = "# istiod patches no virtual host of a waypoint.\n"
 
 
 class Place(NamedTuple):
@@ -69,8 +68,6 @@ class Place(NamedTuple):
     """What a listener must be, as the beginning of a flow mapping."""
     routes: str = ""
     """What a route configuration must be, the same way."""
-    has_virtual_hosts: bool = True
-    """Whether istiod patches any there."""
 
 
 PLACES: Final = (
@@ -103,7 +100,6 @@ workloadSelector: {labels: {llm-extproc: attached}}
 targetRefs: [{group: gateway.networking.k8s.io, kind: Gateway, name: waypoint}]
 """,
         "name: main_internal",
-        has_virtual_hosts=False,
     ),
 )
 
@@ -115,8 +111,10 @@ def rendered() -> dict[Path, str]:
         folder = Path("attach") / place.name
         for name in ("strip", "limits", "policy", "meter", "settle", "tags"):
             found[folder / f"{name}.yaml"] = _file(name, place)
-        found[folder / "observe" / "observe.yaml"] = _file("observe", place)
-        found[folder / "fail-open" / "policy.yaml"] = _file("policy", place, fails_open=True)
+        found[folder.with_name(f"{place.name}-observe") / "observe.yaml"] = _file("observe", place)
+        found[folder.with_name(f"{place.name}-fail-open") / "policy.yaml"] = _file(
+            "policy", place, fails_open=True
+        )
     # Routes of a waypoint can't be patched.
     for place, name in zip(PLACES[:2], ("fallback", "fallback-sidecar"), strict=True):
         found[Path("routing") / name / "fallback.yaml"] = _file("fallback", place)
@@ -130,7 +128,7 @@ def _file(name: str, place: Place, *, fails_open: bool = False) -> str:
         "REFERENCES": _REFERENCES,
         "SELECT": place.select,
         "OUT": _OUT.format(name),
-        "VHOST": _VIRTUAL_HOST if place.has_virtual_hosts else _NO_VIRTUAL_HOST,
+        "VHOST": _VIRTUAL_HOST,
         "FAILURE": _FAILS_OPEN if fails_open else _FAILS_CLOSED,
         "FAILURE_WHY": _FAILS_OPEN_WHY if fails_open else _FAILS_CLOSED_WHY,
         "METER": (ISTIO / "meter.lua").read_text(),

@@ -21,8 +21,6 @@ def _label(path: Path) -> str:
 def _files(told: Document) -> list[str]:
     named = [*told.get("resources", []), *told.get("components", [])]
     named += [patch["path"] for patch in told.get("patches", []) if "path" in patch]
-    for made in told.get("configMapGenerator", []):
-        named += made["files"]
     return named
 
 
@@ -53,14 +51,14 @@ def _targets(patch: Document, path: Path) -> tuple[list[Document], Any]:
     told = patch["patch"] if "patch" in patch else (path.parent / patch["path"]).read_text()
     change = yaml.safe_load(told)
     where = patch.get("target") or {"kind": change["kind"], "name": change["metadata"]["name"]}
-    # A component changes what it is put upon, its parent folder's; others what they name.
-    from_folder = path if documents(path)[0]["kind"] == "Kustomization" else path.parent.parent
-    if from_folder.is_dir():
-        from_folder /= "kustomization.yaml"
+    # A component changes what it is put upon, the folder whose name its own begins with.
+    folder = path.parent
+    if documents(path)[0]["kind"] == "Component":
+        folder = folder.with_name(folder.name.partition("-")[0])
     names = where.get("name", "").split("|")
     found = [
         each
-        for each in resources(from_folder)
+        for each in resources(folder / "kustomization.yaml")
         if each["kind"] == where["kind"]
         and ("name" not in where or each["metadata"]["name"] in names)
     ]

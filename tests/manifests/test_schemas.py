@@ -79,8 +79,6 @@ KNOWN = {
     "resources",
     "components",
     "patches",
-    "generatorOptions",
-    "configMapGenerator",
     "images",
 }
 
