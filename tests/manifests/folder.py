@@ -41,7 +41,8 @@ def manifests() -> Iterator[Manifest]:
     for path in sorted(ISTIO.rglob("*.yaml")):
         if path.name != "kustomization.yaml":
             for document in documents(path):
-                yield Manifest(path, document)
+                if isinstance(document, dict):  # and no JSON patch
+                    yield Manifest(path, document)
 
 
 def filters() -> list[Manifest]:

@@ -19,12 +19,18 @@ SHADOW: Final = "spiffe://cluster.local/ns/ai-platform/sa/llm-router-shadow"
 
 
 def settings_of(path: str, folder: Path) -> Any:  # one of our settings
-    text = one(path, "ConfigMap")["data"]["policy.yaml"]
+    text = _settings_text(path)
     tenant = next(iter(yaml.safe_load(text)["tenants"]))
     (folder / "keys.yaml").write_text(f"{'0' * 64}: {tenant}\n")
     file = folder / "policy.yaml"
     file.write_text(text)
     return load_file(file).settings
+
+
+def _settings_text(path: str) -> str:
+    """The settings in a ConfigMap, or in a patch of one."""
+    found: Any = yaml.safe_load((ISTIO / path).read_text())
+    return str(found[0]["value"] if isinstance(found, list) else found["data"]["policy.yaml"])
 
 
 def _routes(path: str) -> dict[str, Document]:

@@ -1,7 +1,7 @@
 """Folders hang together: what they name is there, and patches find what they change.
 
-Not covered: that kustomize itself puts them together. `kubectl kustomize FOLDER` says so, and this
-suite must not need it.
+Put together by mesh/kustomization.py. Not covered: that kustomize itself does the same, which
+`kubectl kustomize FOLDER` says, and this suite must not need.
 """
 
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from extproc.mesh.kustomization import extended, load
 from tests.manifests.folder import KUSTOMIZATIONS, Document, documents, resources
 from tests.manifests.generate import ISTIO
 
@@ -44,6 +45,18 @@ def test_no_two_resources_have_one_name(path: Path) -> None:
     ]
 
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=_label)
+def test_every_folder_can_be_put_together(path: Path) -> None:
+    folder = path.parent
+    if documents(path)[0]["kind"] == "Component":
+        upon = load([folder.with_name(folder.name.partition("-")[0])])
+        made = extended(upon, folder)
+        assert len(made) == len(upon)
+        assert made != upon
+    else:
+        assert load([folder])
 
 
 def _targets(patch: Document, path: Path) -> tuple[list[Document], Any]:
