@@ -1,7 +1,7 @@
 """`istio/`, as an operator would apply it, with what a demo or a test fills in."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -48,6 +48,8 @@ class Wiring(NamedTuple):
     meter: Literal["lua", "observe"] = "lua"
     """As in the settings: which of the two filters is there."""
     fails_open: bool = False
+    edit: Callable[[dict[str, Any]], None] | None = None
+    """Changes every manifest's document, for those who test something else."""
 
 
 def manifests(wiring: Wiring, *, access_log: Path) -> tuple[Manifest, ...]:
@@ -58,9 +60,9 @@ def manifests(wiring: Wiring, *, access_log: Path) -> tuple[Manifest, ...]:
     """
     attached = load([_ATTACH])
     if wiring.meter == "observe":
-        attached = extended(attached, _ATTACH / "observe")
+        attached = extended(attached, ISTIO / "attach" / "gateway-observe")
     if wiring.fails_open:
-        attached = extended(attached, _ATTACH / "fail-open")
+        attached = extended(attached, ISTIO / "attach" / "gateway-fail-open")
     around = load([ISTIO / "routing", OURS / "platform.yaml", OURS / "log.yaml"])
     if wiring.collector_port:
         around += load([OURS / "spans.yaml"])
@@ -110,6 +112,8 @@ def _filled(document: Mapping[str, Any], wiring: Wiring, access_log: Path) -> Ma
         for key in ("request_body_buffer_limit", "per_connection_buffer_limit_bytes"):
             if key in node:
                 node[key] = limit
+    if wiring.edit:
+        wiring.edit(tree)
     return tree
 
 

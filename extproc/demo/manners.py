@@ -8,7 +8,7 @@
 * `x-adapter-usage`: `missing` says nothing of tokens; `details` tells cached ones and thoughts
 * `x-adapter-reset`: reset the connection: `start` before the answer begins, a number after so
   many events of it (in an answer that is no stream: in the middle of its body)
-* `x-adapter-only`: who is meant by all of these; the others answer as they always do
+* `x-adapter-only`: who is meant by all of these, one or `a,b`; the others answer as they always do
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def manners_of(headers: Mapping[str, str], adapter: str) -> Manners:
     Raises:
         ValueError: one of them says nothing that is known.
     """
-    if headers.get("x-adapter-only", adapter) != adapter:
+    if adapter not in headers.get("x-adapter-only", adapter).split(","):
         headers = {}
     reset = headers.get("x-adapter-reset")
     return Manners(
