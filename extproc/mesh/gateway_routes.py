@@ -8,10 +8,12 @@ from typing import Any, Final, NamedTuple
 
 from extproc.mesh.destination_rules import DestinationRules
 from extproc.mesh.fields import boolean, integer, labels, listed, message, name, text
+from extproc.mesh.gateway_ports import listening_port
 from extproc.mesh.manifests import Manifest, Tree
 from extproc.mesh.match_fields import PORT_MAX
 from extproc.mesh.matching import takes_everything
 from extproc.mesh.route_actions import Place
+from extproc.mesh.route_fields import Fields
 from extproc.mesh.route_rules import Config, configuration, routes
 from extproc.mesh.virtual_services import VirtualService, chosen, is_wildcard, is_within
 from extproc.mesh.visibility import visible
@@ -26,6 +28,14 @@ _PASSED_ON: Final = frozenset((_PASSTHROUGH, "AUTO_PASSTHROUGH"))
 
 def _anything(_manifest: Manifest, _path: str, value: Tree) -> Tree:
     """What only listeners speak of; they check it."""
+    return value
+
+
+def _tls(manifest: Manifest, path: str, value: Tree) -> Tree:
+    if not isinstance(value, dict):
+        manifest.fail(path, "must be a mapping")
+    if value.get("httpsRedirect") is not None:
+        boolean(manifest, f"{path}.httpsRedirect", value["httpsRedirect"])
     return value
 
 
@@ -46,7 +56,7 @@ _GATEWAY: Final = message(
                     "hosts": listed(name),
                     "bind": text,
                     "name": text,
-                    "tls": _anything,
+                    "tls": _tls,
                     "defaultEndpoint": _anything,
                 }
             )
@@ -78,9 +88,8 @@ def gateway_configurations(
         MeshError: a field of a Gateway is wrong.
     """
     by_route: dict[str, list[Server]] = {}
-    for gateway in world.gateways:
-        for server in _servers(gateway, proxy):
-            by_route.setdefault(server.route_name, []).append(server)
+    for server in _servers(world, proxy):
+        by_route.setdefault(server.route_name, []).append(server)
     table = _Table(world, proxy, services)
     found = [
         configuration(route_name, table.virtual_hosts(servers))
@@ -138,41 +147,53 @@ class _Table:
         return found
 
 
-def _servers(gateway: Manifest, proxy: Proxy) -> Iterator[Server]:
-    said = _GATEWAY(gateway, "spec", gateway.spec)
-    if not said.get("selector", {}).items() <= proxy.labels.items():
-        return
-    for at, server in enumerate(said.get("servers", ())):
-        path = f"spec.servers[{at}]"
-        port = server.get("port", {})
-        for field in ("number", "protocol"):
-            if field not in port:
-                gateway.fail(f"{path}.port.{field}", "missing")
-        tls = server.get("tls")
-        if tls is not None and not isinstance(tls, dict):
-            gateway.fail(f"{path}.tls", "must be a mapping")
-        is_redirect = boolean(
-            gateway, f"{path}.tls.httpsRedirect", (tls or {}).get("httpsRedirect") or False
-        )
-        protocol = port["protocol"].upper()
-        bind = f".{server['bind']}" if server.get("bind") else ""
-        if protocol in _PLAIN:
-            route_name = f"http.{port['number']}{bind}"
-        elif protocol == _TERMINATED and tls is None:
-            gateway.fail(f"{path}.tls", "missing: HTTPS needs it")
-        elif protocol == _TERMINATED and tls.get("mode", _PASSTHROUGH) not in _PASSED_ON:
-            names = f"{port.get('name', '')}.{gateway.name}.{gateway.namespace}"
-            route_name = f"https.{port['number']}.{names}{bind}"
-        else:
+def _servers(world: World, proxy: Proxy) -> Iterator[Server]:
+    """The servers of all Gateways of a proxy that have routes.
+
+    A port speaks plainly or in TLS, not both, and each HTTPS server has routes of its own.
+    """
+    kinds: dict[tuple[int, str], bool] = {}
+    for gateway in world.gateways:
+        said = _GATEWAY(gateway, "spec", gateway.spec)
+        if not said.get("selector", {}).items() <= proxy.labels.items():
             continue
-        yield Server(
-            f"{gateway.namespace}/{gateway.name}",
-            route_name,
-            port["number"],
-            tuple(_hosts(server.get("hosts", ()), gateway.namespace)),
-            tls is not None,
-            is_redirect,
-        )
+        for at, server in enumerate(said.get("servers", ())):
+            path = f"spec.servers[{at}]"
+            for field in ("number", "protocol"):
+                if field not in server.get("port", {}):
+                    gateway.fail(f"{path}.port.{field}", "missing")
+            protocol = server["port"]["protocol"].upper()
+            is_plain = protocol not in {_TERMINATED, "TLS"}
+            place = (server["port"]["number"], server.get("bind", ""))
+            if kinds.setdefault(place, is_plain) != is_plain:
+                gateway.fail(f"{path}.port", "another server speaks otherwise on this port")
+            if protocol in _PLAIN or (protocol == _TERMINATED and not _is_passed_on(server)):
+                yield _server(gateway, path, server, listening_port(world, proxy, place[0]))
+
+
+def _is_passed_on(server: Fields) -> bool:
+    tls = server.get("tls")
+    return tls is not None and tls.get("mode", _PASSTHROUGH) in _PASSED_ON
+
+
+def _server(gateway: Manifest, path: str, said: Fields, listening: int) -> Server:
+    port, tls = said["port"], said.get("tls")
+    bind = f".{said['bind']}" if said.get("bind") else ""
+    if port["protocol"].upper() in _PLAIN:
+        route_name = f"http.{listening}{bind}"
+    elif tls is None:
+        gateway.fail(f"{path}.tls", "missing: HTTPS needs it")
+    else:
+        names = f"{port.get('name', '')}.{gateway.name}.{gateway.namespace}"
+        route_name = f"https.{port['number']}.{names}{bind}"
+    return Server(
+        f"{gateway.namespace}/{gateway.name}",
+        route_name,
+        port["number"],
+        tuple(_hosts(said.get("hosts", ()), gateway.namespace)),
+        is_tls=tls is not None,
+        is_redirect=bool(tls and tls.get("httpsRedirect")),
+    )
 
 
 def _hosts(said: Sequence[str], home: str) -> list[str]:

@@ -7,6 +7,7 @@ webhook would refuse is an error here too, and so is a field that is not transla
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
+from ipaddress import ip_address
 from typing import Any, Final
 
 from extproc.mesh.fields import (
@@ -80,6 +81,8 @@ GRPC_STATUSES: Final = (
 )
 """gRPC's status codes, in the order of their numbers."""
 
+_LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
+_DOMAIN: Final = re.compile(rf"\*|(?:\*[.-]?)?{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
 _STATUSES: Final = frozenset(int(each) for each in HTTPStatus)
 
@@ -97,6 +100,21 @@ def status_code(token: str) -> int | None:
     """The HTTP status that a part of `retryOn` is, or None where it is a word."""
     code = int(token) if _INTEGER.fullmatch(token) else None
     return code if code in _STATUSES else None
+
+
+def _host(manifest: Manifest, path: str, value: Tree) -> Tree:
+    """A domain, whose first label may be a wildcard, or an address."""
+    if not _DOMAIN.fullmatch(name(manifest, path, value)) and not _is_address(value):
+        manifest.fail(path, f"{value!r} is no domain")
+    return value
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ip_address(value)
+    except ValueError:
+        return False
+    return True
 
 
 def _destination(manifest: Manifest, path: str, value: Tree) -> Tree:
@@ -258,7 +276,7 @@ _DELEGATE: Final = refused("delegates are not translated; write the routes here"
 
 VIRTUAL_SERVICE: Final = message(
     {
-        "hosts": listed(name),
+        "hosts": listed(_host),
         "gateways": listed(name),
         "exportTo": listed(name),
         "tls": _no_other_routes,

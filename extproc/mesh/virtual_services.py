@@ -90,11 +90,11 @@ def _read(manifest: Manifest) -> VirtualService:
         manifest.fail("spec.hosts", "missing; a delegate, which has none, is not translated")
     if not said.get("http"):
         manifest.fail("spec.http", "missing")
-    hosts = tuple(qualified(host, home) for host in said["hosts"])
+    hosts = tuple(dict.fromkeys(qualified(host, home) for host in said["hosts"]))
     gateways = tuple(dict.fromkeys(_gateway(each, home) for each in said.get("gateways") or [MESH]))
-    for first, second in combinations(hosts, 2):
+    for first, second in combinations(said["hosts"], 2):
         if overlaps(first, second):
-            manifest.fail("spec.hosts", f"{first} and {second} are the same")
+            manifest.fail("spec.hosts", f"{first} and {second} overlap")
     if "*" in hosts and MESH in gateways:
         manifest.fail("spec.hosts", "* is not allowed on the gateway `mesh`")
     for at, route in enumerate(said["http"]):
