@@ -5,7 +5,8 @@ Facts from istiod's `pilot/pkg/networking/core/route/route.go`.
 
 from typing import Any
 
-from extproc.mesh.route_fields import Fields, is_authority
+from extproc.mesh.route_fields import Fields
+from extproc.mesh.text_fields import is_authority
 
 Config = dict[str, Any]
 

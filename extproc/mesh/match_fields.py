@@ -2,46 +2,37 @@
 
 from typing import Final
 
-from extproc.mesh.fields import Field, boolean, integer, labels, listed, message, name, text
+from extproc.mesh.fields import Field, boolean, integer, labels, listed, message, name
 from extproc.mesh.manifests import Manifest, Tree
+from extproc.mesh.text_fields import line, string_kinds, string_match
 
 PORT_MAX: Final = 65_535
 
 _CLAIMS: Final = "@request.auth.claims"
-_STRING: Final = message(
-    {"exact": text, "prefix": text, "regex": text}, frozenset(("exact", "prefix", "regex"))
-)
-
-
-def string_match(manifest: Manifest, path: str, value: Tree) -> Tree:
-    """A StringMatch; empty, it matches whatever is there. Empty prefixes match nothing in Envoy."""
-    found = _STRING(manifest, path, value)
-    for kind in ("prefix", "regex"):
-        if found.get(kind) == "":
-            manifest.fail(f"{path}.{kind}", "must not be empty")
-    return found
+_ANYTHING: Final = {"regex": "*"}
 
 
 def _uri(manifest: Manifest, path: str, value: Tree) -> Tree:
-    found = _STRING(manifest, path, value)
-    if found.get("regex") == "":
-        manifest.fail(f"{path}.regex", "must not be empty")
-    return found
+    """A StringMatch whose prefix may be empty, as it may in Envoy for paths alone."""
+    return string_kinds(manifest, path, value)
 
 
-def _strings(*, may_be_null: bool) -> Field:
+def _strings(*, may_be_anything: bool) -> Field:
     def read(manifest: Manifest, path: str, value: Tree) -> Tree:
         if not isinstance(value, dict):
             manifest.fail(path, "must be a mapping")
-        found = {}
+        found: dict[str, Tree] = {}
         for key, item in value.items():
-            if not isinstance(key, str) or not key:
-                manifest.fail(f"{path}.{key}", "must be a name")
+            line(manifest, path, key)
+            if not key:
+                manifest.fail(path, "must have names")
             if key.startswith(_CLAIMS):
                 manifest.fail(f"{path}.{key}", "matches on JWT claims are not translated")
-            found[key] = string_match(
-                manifest, f"{path}.{key}", {} if item is None and may_be_null else item
-            )
+            if may_be_anything and (item is None or item == _ANYTHING):
+                # `*`, no regular expression, says as nothing does that any value will do.
+                found[key] = {}
+            else:
+                found[key] = string_match(manifest, f"{path}.{key}", item)
         return found
 
     return read
@@ -49,19 +40,19 @@ def _strings(*, may_be_null: bool) -> Field:
 
 MATCH: Final = message(
     {
-        "name": text,
+        "name": line,
         "uri": _uri,
         "scheme": string_match,
         "method": string_match,
         "authority": string_match,
-        "headers": _strings(may_be_null=False),
-        "withoutHeaders": _strings(may_be_null=True),
-        "queryParams": _strings(may_be_null=False),
+        "headers": _strings(may_be_anything=False),
+        "withoutHeaders": _strings(may_be_anything=True),
+        "queryParams": _strings(may_be_anything=False),
         "ignoreUriCase": boolean,
         "port": integer(0, PORT_MAX),
         "sourceLabels": labels,
-        "sourceNamespace": text,
+        "sourceNamespace": line,
         "gateways": listed(name),
-        "statPrefix": text,
+        "statPrefix": line,
     }
 )

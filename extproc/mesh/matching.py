@@ -80,13 +80,8 @@ def string_matcher(said: Fields) -> Config:
     return {"safe_regex": {"regex": said["regex"]}}
 
 
-def _is_presence(said: Fields) -> bool:
-    """Whether any value will do; `*`, no regular expression, says so too."""
-    return not said or said.get("regex") == "*"
-
-
 def _header(name: str, said: Fields) -> Config:
-    if _is_presence(said):
+    if not said:
         return {"name": name, "present_match": True}
     return {"name": name, "string_match": string_matcher(said)}
 
@@ -94,4 +89,4 @@ def _header(name: str, said: Fields) -> Config:
 def _without(name: str, said: Fields) -> Config:
     found = {**_header(name, said), "invert_match": True}
     # Envoy can't have it beside present_match.
-    return found if _is_presence(said) else {**found, "treat_missing_header_as_empty": True}
+    return {**found, "treat_missing_header_as_empty": True} if said else found

@@ -7,17 +7,14 @@ webhook would refuse is an error here too, and so is a field that is not transla
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any, Final
 
 from extproc.mesh.fields import (
     INT32_MAX,
-    Field,
     boolean,
     choice,
     duration,
     integer,
-    labels,
     listed,
     message,
     name,
@@ -26,7 +23,8 @@ from extproc.mesh.fields import (
     text,
 )
 from extproc.mesh.manifests import Manifest, Tree
-from extproc.mesh.match_fields import MATCH, PORT_MAX, string_match
+from extproc.mesh.match_fields import MATCH, PORT_MAX
+from extproc.mesh.text_fields import header_operations, host, line, regex, string_match
 
 Fields = Mapping[str, Any]
 """Fields that were checked; durations as protobuf JSON writes them."""
@@ -81,8 +79,6 @@ GRPC_STATUSES: Final = (
 )
 """gRPC's status codes, in the order of their numbers."""
 
-_LABEL: Final = "[A-Za-z0-9](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9])?"
-_DOMAIN: Final = re.compile(rf"\*|(?:\*[.-]?)?{_LABEL}(?:\.{_LABEL})*\.?", re.ASCII)
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,9}", re.ASCII)
 _STATUSES: Final = frozenset(int(each) for each in HTTPStatus)
 
@@ -91,30 +87,10 @@ _PERCENT: Final = message({"value": number(0, 100)})
 _DURATION: Final = duration()
 
 
-def is_authority(header: str) -> bool:
-    """Whether a header of that name is the request's authority."""
-    return header.lower() in {":authority", "host"}
-
-
 def status_code(token: str) -> int | None:
     """The HTTP status that a part of `retryOn` is, or None where it is a word."""
     code = int(token) if _INTEGER.fullmatch(token) else None
     return code if code in _STATUSES else None
-
-
-def _host(manifest: Manifest, path: str, value: Tree) -> Tree:
-    """A domain, whose first label may be a wildcard, or an address."""
-    if not _DOMAIN.fullmatch(name(manifest, path, value)) and not _is_address(value):
-        manifest.fail(path, f"{value!r} is no domain")
-    return value
-
-
-def _is_address(value: str) -> bool:
-    try:
-        ip_address(value)
-    except ValueError:
-        return False
-    return True
 
 
 def _destination(manifest: Manifest, path: str, value: Tree) -> Tree:
@@ -126,31 +102,13 @@ def _destination(manifest: Manifest, path: str, value: Tree) -> Tree:
     return found
 
 
-_DESTINATION: Final = message({"host": name, "subset": text, "port": _PORT})
-
-
-def _operations(*, may_set_authority: bool) -> Field:
-    """Changes of headers. Those of HTTP/2's pseudo-headers are refused: Envoy forbids them."""
-    read_all = message({"set": labels, "add": labels, "remove": listed(name)})
-
-    def read(manifest: Manifest, path: str, value: Tree) -> Tree:
-        found = read_all(manifest, path, value)
-        for operation, headers in found.items():
-            for header in headers:
-                is_allowed = may_set_authority and operation != "remove" and is_authority(header)
-                if not header:
-                    manifest.fail(f"{path}.{operation}", "a header must have a name")
-                if (header.startswith(":") or header.lower() == "host") and not is_allowed:
-                    manifest.fail(f"{path}.{operation}.{header}", "can't be changed")
-        return found
-
-    return read
+_DESTINATION: Final = message({"host": name, "subset": line, "port": _PORT})
 
 
 _HEADERS: Final = message(
     {
-        "request": _operations(may_set_authority=True),
-        "response": _operations(may_set_authority=False),
+        "request": header_operations(may_set_authority=True),
+        "response": header_operations(may_set_authority=False),
     }
 )
 
@@ -194,18 +152,25 @@ def _no_other_routes(manifest: Manifest, path: str, value: Tree) -> Tree:
     return value
 
 
+def _regex_rewrite(manifest: Manifest, path: str, value: Tree) -> Tree:
+    found = message({"match": regex, "rewrite": line})(manifest, path, value)
+    if "match" not in found:
+        manifest.fail(f"{path}.match", "missing")
+    return found
+
+
 _REWRITE: Final = message(
     {
-        "uri": text,
-        "authority": text,
-        "uriRegexRewrite": message({"match": name, "rewrite": text}),
+        "uri": line,
+        "authority": line,
+        "uriRegexRewrite": _regex_rewrite,
     },
     frozenset(("uri", "uriRegexRewrite")),
 )
 _REDIRECT: Final = message(
     {
-        "uri": text,
-        "authority": text,
+        "uri": line,
+        "authority": line,
         "scheme": choice("", "http", "https"),
         "port": integer(1, PORT_MAX),
         "derivePort": choice("FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"),
@@ -262,11 +227,11 @@ def _whole_seconds(manifest: Manifest, path: str, value: Tree) -> Tree:
 
 _CORS: Final = message(
     {
-        "allowOrigin": listed(name),
+        "allowOrigin": listed(line),
         "allowOrigins": listed(string_match),
-        "allowMethods": listed(name),
-        "allowHeaders": listed(name),
-        "exposeHeaders": listed(name),
+        "allowMethods": listed(line),
+        "allowHeaders": listed(line),
+        "exposeHeaders": listed(line),
         "maxAge": _whole_seconds,
         "allowCredentials": boolean,
         "unmatchedPreflights": choice("UNSPECIFIED", "FORWARD", "IGNORE"),
@@ -276,7 +241,7 @@ _DELEGATE: Final = refused("delegates are not translated; write the routes here"
 
 VIRTUAL_SERVICE: Final = message(
     {
-        "hosts": listed(_host),
+        "hosts": listed(host),
         "gateways": listed(name),
         "exportTo": listed(name),
         "tls": _no_other_routes,
@@ -284,7 +249,7 @@ VIRTUAL_SERVICE: Final = message(
         "http": listed(
             message(
                 {
-                    "name": text,
+                    "name": line,
                     "match": listed(MATCH),
                     "route": listed(
                         message(

@@ -8,7 +8,8 @@ from itertools import combinations
 from typing import Any, Final, NamedTuple
 
 from extproc.mesh.manifests import Manifest
-from extproc.mesh.route_fields import VIRTUAL_SERVICE, Fields, is_authority
+from extproc.mesh.route_fields import VIRTUAL_SERVICE, Fields
+from extproc.mesh.text_fields import is_authority
 from extproc.mesh.world import World, qualified
 
 MESH: Final = "mesh"

@@ -43,7 +43,7 @@ def route(rule: str, *others: str) -> dict[str, Any]:
         ("{uri: {exact: /a}, ignoreUriCase: true}", {"path": "/a", "case_sensitive": False}),
         ("{uri: {regex: '/.*'}}", {"safe_regex": {"regex": "/.*"}, "case_sensitive": True}),
         (
-            "{scheme: {exact: https}, authority: {}, method: {regex: '*'}}",
+            "{scheme: {exact: https}, authority: {}, method: {}}",
             {
                 "prefix": "/",
                 "case_sensitive": True,
@@ -55,7 +55,7 @@ def route(rule: str, *others: str) -> dict[str, Any]:
             },
         ),
         (
-            "{headers: {b: {exact: ''}}, withoutHeaders: {c: {}, a: null, b: {prefix: x}}}",
+            "{headers: {b: {exact: ''}}, withoutHeaders: {c: {regex: '*'}, a: , b: {prefix: x}}}",
             {
                 "prefix": "/",
                 "case_sensitive": True,
@@ -434,6 +434,14 @@ http:
         ("{0}, match: [{{headers: {{a: null}}}}]", "match[0].headers.a: must be a mapping"),
         ("{0}, match: [{{headers: {{a: {{prefix: ''}}}}}}]", "headers.a.prefix: must not"),
         ("{0}, match: [{{uri: {{regex: ''}}}}]", "uri.regex: must not"),
+        ("{0}, match: [{{uri: {{regex: '*'}}}}]", "uri.regex: '*' is no"),
+        ("{0}, match: [{{headers: {{a: {{regex: 'a(?!b)'}}}}}}]", "headers.a.regex: 'a(?!b)' is"),
+        ("{0}, match: [{{uri: {{regex: '(a)\\1'}}}}]", "is no regular expression of RE2"),
+        (f"{{0}}, match: [{{{{uri: {{{{regex: {'a' * 1025}}}}}}}}}]", "longer than 1024"),
+        ('{0}, match: [{{headers: {{"a\\0": {{}}}}}}]', "match[0].headers: must not have line"),
+        ('{0}, rewrite: {{authority: "a\\n"}}', "rewrite.authority: must not have line"),
+        ('{0}, headers: {{request: {{set: {{a: "b\\r"}}}}}}', "set.a: must not have line"),
+        ("{0}, rewrite: {{uriRegexRewrite: {{rewrite: a}}}}", "uriRegexRewrite.match: missing"),
         ("{0}, match: [{{uri: /a}}]", "match[0].uri: must be a mapping"),
         ("{0}, match: [{{headers: {{'@request.auth.claims.a': {{}}}}}}]", "JWT claims"),
         ("{0}, match: {{uri: {{}}}}", "match: must be a list"),
