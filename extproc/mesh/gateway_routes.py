@@ -190,7 +190,7 @@ def _server(gateway: Manifest, path: str, said: Fields, listening: int) -> Serve
         f"{gateway.namespace}/{gateway.name}",
         route_name,
         port["number"],
-        tuple(_hosts(said.get("hosts", ()), gateway.namespace)),
+        tuple(host.lower() for host in _hosts(said.get("hosts", ()), gateway.namespace)),
         is_tls=tls is not None,
         is_redirect=bool(tls and tls.get("httpsRedirect")),
     )
@@ -229,7 +229,6 @@ def _met(server: Server, service: VirtualService) -> Iterator[str]:
 
 def _add(by_host: dict[str, Config], host: str, found: Sequence[Config], server: Server) -> None:
     """More routes to a host: those of another VirtualService follow."""
-    host = host.lower()
     if host not in by_host:
         by_host[host] = {"name": f"{host}:{server.port}", "domains": [host], "routes": []}
         by_host[host]["include_request_attempt_count"] = True

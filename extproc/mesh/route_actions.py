@@ -42,8 +42,8 @@ class Place(NamedTuple):
         host = self.hosts.get(hostname)
         port = destination.get("port", {}).get("number")
         if port is None:
-            is_plain = host is not None and len(host.ports) == 1 and not self.is_one_port
-            port = host.ports[0].number if host and is_plain else self.port
+            known = () if host is None or self.is_one_port else host.ports
+            port = known[0].number if len(known) == 1 else self.port
         name = f"outbound|{port}|{destination.get('subset', '')}|{hostname}"
         return name, f"{hostname}:{port}"
 

@@ -22,6 +22,7 @@ from extproc.mesh.world import DOMAIN, Host, Port, Protocol, Proxy, World
 
 HTTP_PORT: Final = 80
 """Here alone istiod makes virtual hosts for hosts that nobody else says there are."""
+_NOWHERE: Final = frozenset(("", "None", "0.0.0.0"))  # noqa: S104  # an address that is none
 
 
 def sidecar_configurations(
@@ -52,7 +53,7 @@ def domains(host: Host, namespace: str) -> tuple[list[str], list[str]]:
         bare = host.hostname.removesuffix(suffix)
         name, _dot, home = bare.partition(".")
         short = [name, f"{bare}.svc", bare] if home == namespace else [bare, f"{bare}.svc"]
-    addresses = [_address(each) for each in host.addresses if each]
+    addresses = [_address(each) for each in host.addresses if each not in _NOWHERE]
     return [host.hostname, f"{host.hostname}.", *short, *addresses], short
 
 
@@ -172,7 +173,9 @@ class _Table:
                     self._drop(draft, made[name], hostname)
                     continue
                 made[name] = draft
-                said, short = domains(host, self._proxy.namespace) if host else ([hostname], [])
+                said, short = (
+                    domains(host, self._proxy.namespace) if host else ([_address(hostname)], [])
+                )
                 free = []
                 for domain in said:
                     if domain.lower() in taken or (domain in short and domain in full):

@@ -56,12 +56,13 @@ def string_match(manifest: Manifest, path: str, value: Tree) -> Tree:
 
 def host(manifest: Manifest, path: str, value: Tree) -> Tree:
     """A domain, whose first label may be a wildcard, or an address."""
-    if not _DOMAIN.fullmatch(name(manifest, path, value)) and not _is_address(value):
+    if not _DOMAIN.fullmatch(name(manifest, path, value)) and not is_address(value):
         manifest.fail(path, f"{value!r} is no domain")
     return value
 
 
-def _is_address(value: str) -> bool:
+def is_address(value: str) -> bool:
+    """Whether a host is an IP address, which is a full name as it is."""
     try:
         ip_address(value)
     except ValueError:

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from extproc.mesh.manifests import Manifest
 from extproc.mesh.route_fields import VIRTUAL_SERVICE, Fields
-from extproc.mesh.text_fields import is_authority
+from extproc.mesh.text_fields import is_address, is_authority
 from extproc.mesh.world import World, qualified
 
 MESH: Final = "mesh"
@@ -91,7 +91,7 @@ def _read(manifest: Manifest) -> VirtualService:
         manifest.fail("spec.hosts", "missing; a delegate, which has none, is not translated")
     if not said.get("http"):
         manifest.fail("spec.http", "missing")
-    hosts = tuple(dict.fromkeys(qualified(host, home) for host in said["hosts"]))
+    hosts = tuple(dict.fromkeys(_full(host, home).lower() for host in said["hosts"]))
     gateways = tuple(dict.fromkeys(_gateway(each, home) for each in said.get("gateways") or [MESH]))
     for first, second in combinations(said["hosts"], 2):
         if overlaps(first, second):
@@ -102,6 +102,10 @@ def _read(manifest: Manifest) -> VirtualService:
         _check(manifest, f"spec.http[{at}]", route)
     http = tuple(_named(route, home) for route in said["http"])
     return VirtualService(manifest, hosts, gateways, frozenset(said.get("exportTo", ())), http)
+
+
+def _full(host: str, home: str) -> str:
+    return host if is_address(host) else qualified(host, home)
 
 
 def _gateway(said: str, home: str) -> str:
@@ -121,7 +125,7 @@ def _named(route: Fields, home: str) -> Fields:
     """The route with full names."""
 
     def full(destination: Mapping[str, Any]) -> dict[str, Any]:
-        return {**destination, "host": qualified(destination["host"], home)}
+        return {**destination, "host": _full(destination["host"], home)}
 
     found = dict(route)
     if "mirror" in found:

@@ -431,6 +431,7 @@ http:
         ("{0}, headers: {{request: {{set: {{a: 1}}}}}}", "set.a: must be text"),
         ("{0}, headers: {{request: {{set: {{'': a}}}}}}", "must have a name"),
         ("{0}, rewrite: {{authority: a}}, headers: {{request: {{set: {{host: b}}}}}}", "authority"),
+        ("{0}, match: [{{queryParams: {{a: null}}}}]", "queryParams.a: must be a mapping"),
         ("{0}, match: [{{headers: {{a: null}}}}]", "match[0].headers.a: must be a mapping"),
         ("{0}, match: [{{headers: {{a: {{prefix: ''}}}}}}]", "headers.a.prefix: must not"),
         ("{0}, match: [{{uri: {{regex: ''}}}}]", "uri.regex: must not"),

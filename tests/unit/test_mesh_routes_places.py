@@ -289,9 +289,10 @@ def test_a_sidecar_follows_what_is_bound_to_the_mesh_and_exported_to_it() -> Non
 
 def test_on_port_80_alone_hosts_nobody_knows_have_routes() -> None:
     web = service("web", "{name: http, port: 80}", more=", clusterIP: 10.0.0.3")
-    found = at_sidecar(CART, web, virtual_service(spec("b.example", gateways="[mesh]")))
+    nobody = virtual_service(spec("B.example", "fd::1", gateways="[mesh]"))
+    found = at_sidecar(CART, web, nobody)
 
-    assert "b.example" in found["80"]
+    assert {"b.example", "[fd::1]"} < found["80"].keys()
     assert "b.example" not in found["8080"]
 
 
@@ -326,6 +327,14 @@ def test_a_port_of_unknown_protocol_has_a_listener_and_routes_of_its_own() -> No
         "allow_any",
     ]
     assert [each["domains"] for each in found[1]["virtual_hosts"]] == [["*"]]
+
+
+def test_a_host_that_speaks_no_http_on_a_port_has_no_routes_there() -> None:
+    tcp = service("tcp", "{name: tcp, port: 8080}, {name: http, port: 8081}")
+    found = at_sidecar(CART, tcp, virtual_service(spec("tcp", gateways="[mesh]")))
+
+    assert [key.split()[0] for key in found["8080"]] == [FULL]
+    assert list(found["8081"].values()) == [["cart"]]
 
 
 def test_a_destination_without_a_port_is_where_the_sidecars_request_went() -> None:
