@@ -278,6 +278,7 @@ def test_mirrors_get_their_share(said: str, shares: list[dict[str, Any]]) -> Non
     found = route(f"{TO_CART}, {said}")["route"].get("request_mirror_policies", [])
 
     assert [each["runtime_fraction"]["default_value"] for each in found] == shares
+    assert all(each["cluster"] == "outbound|8080||cart.shop.svc.cluster.local" for each in found)
 
 
 def test_faults_and_sharing_are_told_to_their_filters() -> None:
