@@ -140,19 +140,18 @@ class _Table:
             rules=self._rules,
         )
         found, unreached = routes(service, place)
-        if unreached:
-            self.dropped.append(
-                f"{service.manifest.title}: {unreached}: nothing is left for it by what is before"
-            )
+        self.dropped += [unreached] if unreached else []
         return found
 
 
 def _servers(world: World, proxy: Proxy) -> Iterator[Server]:
     """The servers of all Gateways of a proxy that have routes.
 
-    A port speaks plainly or in TLS, not both, and each HTTPS server has routes of its own.
+    What istiod would drop is an error: servers that speak otherwise on one port, and HTTPS servers
+    of one name, for each has routes of its own.
     """
-    kinds: dict[tuple[int, str], bool] = {}
+    kinds: dict[tuple[int, str], str] = {}
+    taken: set[str] = set()
     for gateway in world.gateways:
         said = _GATEWAY(gateway, "spec", gateway.spec)
         if not said.get("selector", {}).items() <= proxy.labels.items():
@@ -163,12 +162,23 @@ def _servers(world: World, proxy: Proxy) -> Iterator[Server]:
                 if field not in server.get("port", {}):
                     gateway.fail(f"{path}.port.{field}", "missing")
             protocol = server["port"]["protocol"].upper()
-            is_plain = protocol not in {_TERMINATED, "TLS"}
             place = (server["port"]["number"], server.get("bind", ""))
-            if kinds.setdefault(place, is_plain) != is_plain:
+            if kinds.setdefault(place, _kind(protocol)) != _kind(protocol):
                 gateway.fail(f"{path}.port", "another server speaks otherwise on this port")
-            if protocol in _PLAIN or (protocol == _TERMINATED and not _is_passed_on(server)):
-                yield _server(gateway, path, server, listening_port(world, proxy, place[0]))
+            if protocol not in _PLAIN and (protocol != _TERMINATED or _is_passed_on(server)):
+                continue
+            found = _server(gateway, path, server, listening_port(world, proxy, place[0]))
+            if protocol == _TERMINATED and found.route_name in taken:
+                gateway.fail(f"{path}.port.name", "another server on this port has it")
+            taken.add(found.route_name)
+            yield found
+
+
+def _kind(protocol: str) -> str:
+    """What all servers on a port must have in common."""
+    if protocol in _PLAIN:
+        return "HTTP"
+    return "TLS" if protocol == _TERMINATED else protocol
 
 
 def _is_passed_on(server: Fields) -> bool:

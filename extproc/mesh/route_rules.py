@@ -24,7 +24,7 @@ BODY_BYTES_MAX: Final = 1 << 20
 
 
 def routes(service: VirtualService, place: Place) -> tuple[list[Config], str]:
-    """The routes, and the path in the manifest from which on no request is left; empty if none.
+    """The routes, and a line on what is left out because no request reaches it; empty if nothing.
 
     Matches of other ports, gateways or sources leave no route. After a rule without a match, or a
     match that takes everything, the rest is left out: nothing would reach it.
@@ -33,7 +33,7 @@ def routes(service: VirtualService, place: Place) -> tuple[list[Config], str]:
     is_full = False
     for path, rule, match in _matches(service):
         if is_full:
-            return found, path
+            return found, f"{service.manifest.title}: {path}: no request is left for it"
         if _concerns(match, place):
             found.append(_route(service, rule, match, place))
             is_full = match is None or takes_everything(found[-1]["match"])

@@ -116,11 +116,7 @@ class _Table:
             ):
                 continue
             found, unreached = routes(service, place)
-            if unreached:
-                self.dropped.append(
-                    f"{service.manifest.title}: {unreached}: nothing is left for it by what is"
-                    " before"
-                )
+            self.dropped += [unreached] if unreached else []
             names, hosts = self._apart(service, place)
             hosts = [host for host in hosts if _has(host, place.port)]
             if found and (hosts or place.port == HTTP_PORT):

@@ -384,7 +384,9 @@ http:
     assert len(found[0]["virtual_hosts"][0]["routes"]) == 1
     for proxy in (GATEWAY, SIDECAR):
         (line,) = dropped(world(INGRESS, CART, service), proxy)
-        assert line.startswith("VirtualService shop/cart: spec.http[0].match[1]: nothing is left")
+        assert line.startswith(
+            "VirtualService shop/cart: spec.http[0].match[1]: no request is left"
+        )
 
 
 @pytest.mark.parametrize(

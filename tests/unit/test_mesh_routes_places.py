@@ -214,7 +214,12 @@ def test_the_service_in_front_says_where_a_gateway_listens() -> None:
     ("servers", "path"),
     [
         (f"{server(80, 'a')},{server(80, 'b', protocol='HTTPS')}", "servers[1].port: another"),
+        (f"{server(80, 'a')},{server(80, 'b', protocol='TCP')}", "servers[1].port: another"),
         (server(443, "a", protocol="HTTPS"), "servers[0].tls: missing"),
+        (
+            ",".join([server(443, "a", protocol="HTTPS", more=", tls: {mode: SIMPLE}")] * 2),
+            "servers[1].port.name: another",
+        ),
         ("{hosts: [a]}", "servers[0].port.number: missing"),
         (server(80, "a", more=", bogus: 1"), "servers[0].bogus: is no field"),
         (server(80, "a", more=", tls: {httpsRedirect: 1}"), "servers[0].tls.httpsRedirect: must"),
