@@ -114,7 +114,8 @@ _HEADERS: Final = message(
 
 
 def _retry_on(manifest: Manifest, path: str, value: Tree) -> Tree:
-    for token in text(manifest, path, value).split(",") if value else ():
+    said: str = text(manifest, path, value)
+    for token in said.split(",") if said else ():
         if token not in RETRY_ON and status_code(token) is None:
             manifest.fail(path, f"{token!r} is no reason to retry (nor may there be spaces)")
     return value
@@ -134,7 +135,7 @@ _RETRY: Final = message(
 
 def _retries(manifest: Manifest, path: str, value: Tree) -> Tree:
     found = _RETRY(manifest, path, value)
-    others = found.keys() - {"attempts", "retryIgnorePreviousHosts"}
+    others = found.keys() & {"perTryTimeout", "retryOn", "retryRemoteLocalities"}
     if not found.get("attempts") and others:
         manifest.fail(path, f"attempts: 0 or none retries nothing; leave out {min(others)}")
     return found

@@ -131,7 +131,7 @@ def test_names_are_of_the_rule_and_of_the_match() -> None:
     ("said", "expected"),
     [
         ("{attempts: 0}", None),
-        ("{retryIgnorePreviousHosts: true}", None),
+        ("{retryIgnorePreviousHosts: true, backoff: 1s}", None),
         (
             "{attempts: 1, perTryTimeout: 1m30s, backoff: 25ms}",
             {
@@ -414,6 +414,7 @@ http:
         ("{0}, retries: {{perTryTimeout: 1s}}", "retries: attempts"),
         ("{0}, retries: {{attempts: 1, retryOn: 'reset, 429'}}", "retryOn: ' 429'"),
         ("{0}, retries: {{attempts: 1, retryOn: '999'}}", "retryOn: '999'"),
+        ("{0}, retries: {{attempts: 1, retryOn: 0}}", "retryOn: must be text"),
         ("{0}, retries: {{attempts: 1, backoff: x}}", "retries.backoff"),
         ("{0}, mirror: {{host: a}}, mirrors: [{{destination: {{host: a}}}}]", "mirrors: is not"),
         ("{0}, mirrors: [{{}}]", "mirrors[0].destination: missing"),
