@@ -136,7 +136,6 @@ class _Table:
             server.port,
             server.is_tls,
             self._hosts,
-            is_one_port=False,
             rules=self._rules,
         )
         found, unreached = routes(service, place)

@@ -27,9 +27,7 @@ class Place(NamedTuple):
     port: int
     is_tls: bool
     hosts: Mapping[str, Host]
-    """Those the proxy knows, by name."""
-    is_one_port: bool
-    """Whether hosts are known by `port` alone, as to a sidecar's listener."""
+    """Those the proxy knows, by name; to a sidecar's listener, those that have its port."""
     rules: DestinationRules
 
     def cluster(self, destination: Fields) -> tuple[str, str]:
@@ -42,7 +40,7 @@ class Place(NamedTuple):
         host = self.hosts.get(hostname)
         port = destination.get("port", {}).get("number")
         if port is None:
-            known = () if host is None or self.is_one_port else host.ports
+            known = host.ports if host else ()
             port = known[0].number if len(known) == 1 else self.port
         name = f"outbound|{port}|{destination.get('subset', '')}|{hostname}"
         return name, f"{hostname}:{port}"

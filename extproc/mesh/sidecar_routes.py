@@ -96,7 +96,6 @@ class _Table:
             port,
             is_tls=False,
             hosts=known,
-            is_one_port=True,
             rules=self._rules,
         )
         drafts = list(self._of_services(place))

@@ -397,6 +397,10 @@ http:
         ("{0}, directResponse: {{status: 200}}", "http[0]: must have one of"),
         ("directResponse: {{}}", "directResponse.status: missing"),
         ("directResponse: {{status: 99}}", "directResponse.status"),
+        (
+            f"directResponse: {{{{status: 200, body: {{{{string: {'é' * (1 << 19)}e}}}}}}}}",
+            "directResponse.body.string: is longer than 1048576 bytes",
+        ),
         ("directResponse: {{status: 200, body: {{bytes: YQ==}}}}", "body.bytes: not translated"),
         ("redirect: {{redirectCode: 301}}", "redirect: must say uri"),
         ("redirect: {{uri: /, redirectCode: 303.0}}", "redirectCode"),

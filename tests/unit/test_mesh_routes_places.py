@@ -91,7 +91,7 @@ def test_what_is_exported_to_the_gateways_namespace_alone_goes_first() -> None:
     found = at_gateway(
         INGRESS,
         virtual_service(spec("a.example", to="all", gateways="[shop/ingress]"), name="a"),
-        virtual_service(spec("a.example", to="own", more="exportTo: ['.']"), name="b"),
+        virtual_service(spec("a.example", to="own", more="exportTo: ['.']"), name="z"),
         virtual_service(
             spec("a.example", to="given", gateways="[shop/ingress]", more="exportTo: [shop, bank]"),
             name="c",
@@ -117,6 +117,12 @@ def test_of_overlapping_hosts_the_narrower_counts() -> None:
     )
 
     assert found == {"http.8000": {"x.a.example": ["x"], "b.example d.example *.a.example": ["y"]}}
+
+
+def test_a_wildcard_meets_itself() -> None:
+    found = at_gateway(gateway(server(8000, "*.a.example")), virtual_service(spec("*.a.example")))
+
+    assert found == {"http.8000": {"*.a.example": ["cart"]}}
 
 
 def test_hosts_of_one_virtual_service_share_a_virtual_host_longest_first() -> None:
@@ -299,6 +305,26 @@ def test_on_port_80_alone_hosts_nobody_knows_have_routes() -> None:
 
     assert {"b.example", "[fd::1]"} < found["80"].keys()
     assert "b.example" not in found["8080"]
+
+
+def test_a_wildcard_that_stands_for_nothing_is_a_host_on_port_80() -> None:
+    web = service("web", "{name: http, port: 80}")
+    found = at_sidecar(web, virtual_service(spec("*.b.example", gateways="[mesh]")))
+
+    assert found["80"]["*.b.example"] == ["cart"]
+
+
+def test_a_short_name_gives_way_to_the_same_full_name() -> None:
+    entry = (
+        "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\n"
+        "metadata: {name: entry, namespace: shop}\nspec: {hosts: [cart.shop], resolution: DNS,"
+        " ports: [{number: 8080, name: http, protocol: HTTP}]}"
+    )
+
+    assert [key.split() for key in at_sidecar(CART, entry)["8080"]] == [
+        [FULL, f"{FULL}.", "cart", "cart.shop.svc", "10.0.0.1"],
+        ["cart.shop", "cart.shop."],
+    ]
 
 
 def test_a_wildcard_stands_for_what_nothing_else_speaks_for() -> None:
