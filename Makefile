@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-ENVOYS := 1.36.4 1.40.0
+ENVOYS := 1.37.0 1.38.3 1.39.3 1.40.0
 ENVOYS_READY := $(ENVOYS:%=.envoy/%/.ready)
 T ?= tests
 

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from bench.corpus import chats
 from bench.through_envoy import without_filter
-from extproc.demo.envoy import ADAPTERS, Gateway, Wiring, gateway
+from extproc.demo.attachment import Wiring
+from extproc.demo.envoy import ADAPTERS, Gateway, gateway
 from extproc.demo.stage import service
 from tests.scenarios.table import SETTINGS
 

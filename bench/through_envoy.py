@@ -18,11 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from bench.corpus import chats
 from bench.load import drive
-from extproc.demo.envoy import ADAPTERS, Gateway, Wiring, gateway
+from extproc.demo.attachment import Tree, Wiring
+from extproc.demo.envoy import ADAPTERS, Gateway, gateway
 from extproc.demo.process import Child, child
 from extproc.demo.stage import service
 from tests.scenarios.table import SETTINGS
@@ -42,23 +41,22 @@ class Peer(NamedTuple):
     envoy: Gateway
 
 
-def answer_by_itself(text: str) -> str:
+def answer_by_itself(config: Tree) -> Tree:
     """Edit a bootstrap so that Envoy answers every route: what is measured ends there."""
-    config = yaml.safe_load(text)
     manager = _manager(config)
-    for route in manager["route_config"]["virtual_hosts"][0]["routes"]:
-        route.pop("route", None)
-        route["direct_response"] = {"status": 200, "body": {"inline_string": "{}"}}
+    for host in manager["route_config"]["virtual_hosts"]:
+        for route in host["routes"]:
+            route.pop("route", None)
+            route["direct_response"] = {"status": 200, "body": {"inline_string": "{}"}}
     manager["access_log"] = []
-    return yaml.safe_dump(config)
+    return config
 
 
-def without_filter(text: str) -> str:
+def without_filter(config: Tree) -> Tree:
     """Edit a bootstrap so that nobody is asked."""
-    config = yaml.safe_load(text)
     manager = _manager(config)
     manager["http_filters"] = [f for f in manager["http_filters"] if f["name"] != "llm.policy"]
-    return yaml.safe_dump(config)
+    return config
 
 
 def _manager(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ before any ended. On a machine that does other things as well, run it under `nic
 
 import argparse
 import asyncio
+import copy
 import statistics
 import sys
 import tempfile
@@ -21,11 +22,11 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import uvloop
-import yaml
 
 from bench.corpus import chats
 from bench.sse_client import Heard, Listener, Read, connect
-from extproc.demo.envoy import ADAPTERS, Gateway, Wiring, gateway
+from extproc.demo.attachment import Tree, Wiring
+from extproc.demo.envoy import ADAPTERS, MANAGER_STATS, SERVICE_CLUSTER, Gateway, gateway
 from extproc.demo.process import child
 from extproc.demo.stage import service
 from tests.scenarios.table import SETTINGS
@@ -55,7 +56,7 @@ class Way(NamedTuple):
         """How many messages Envoy has sent to any processor."""
         if self.envoy is None:
             return 0
-        stats = self.envoy.stats("http.gateway.ext_proc.")
+        stats = self.envoy.stats(MANAGER_STATS + "ext_proc.")
         return sum(number for name, number in stats.items() if name.endswith(_MESSAGES))
 
 
@@ -75,30 +76,28 @@ class Round(NamedTuple):
     cpu: Mapping[str, float]
 
 
-def plain(text: str) -> str:
+def plain(config: Tree) -> Tree:
     """Edit a bootstrap: neither filter nor meter nor records."""
-    config = yaml.safe_load(text)
     manager = _manager(config)
     manager["http_filters"] = manager["http_filters"][-1:]
     manager["access_log"] = []
-    return yaml.safe_dump(config)
+    return config
 
 
-def processed(port: int, mode: str) -> Callable[[str], str]:
+def processed(port: int, mode: str) -> Callable[[Tree], Tree]:
     """Edit a bootstrap: a processor that is sent every chunk, in place of the meter."""
 
-    def edit(text: str) -> str:
-        config = yaml.safe_load(text)
+    def edit(config: Tree) -> Tree:
         filters = _manager(config)["http_filters"]
         (place,) = (i for i, one in enumerate(filters) if one["name"] == "llm.meter")
         filters[place] = {"name": "chunks", "typed_config": _processor(mode)}
         clusters = config["static_resources"]["clusters"]
-        (own,) = (cluster for cluster in clusters if cluster["name"] == "llm-extproc")
-        other = yaml.safe_load(yaml.safe_dump(own)) | {"name": "chunks"}
+        (own,) = (cluster for cluster in clusters if cluster["name"] == SERVICE_CLUSTER)
+        other = copy.deepcopy(own) | {"name": "chunks", "alt_stat_name": ""}
         endpoint = other["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
         endpoint["address"]["socket_address"]["port_value"] = port
         clusters.append(other)
-        return yaml.safe_dump(config)
+        return config
 
     return edit
 
@@ -147,7 +146,7 @@ def ways(directory: Path) -> Iterator[list[Way]]:
             service_port, dict.fromkeys(ADAPTERS, upstream_port), trusts_tenant_header=True
         )
 
-        def add(name: str, edit: Callable[[str], str], **servers: int) -> None:
+        def add(name: str, edit: Callable[[Tree], Tree], **servers: int) -> None:
             home = directory / f"way-{len(found)}"
             home.mkdir()
             envoy = stack.enter_context(gateway(wiring, directory=home, edit=edit))

@@ -1,36 +1,37 @@
 """Changes to the demo's Envoy, for records that go another way than decisions."""
 
+import copy
 from collections.abc import Callable
 from typing import Any, Final
 
-import yaml
+from extproc.demo.attachment import Tree
+from extproc.demo.envoy import SERVICE_CLUSTER
 
 RECORDS: Final = "llm-records"
 """The cluster of whoever gets the records."""
 
-_SERVICE: Final = "llm-extproc"
 _LOGGER: Final = "llm.settle"
 
 
-def records_to(port: int, *, flush_interval: str | None = None) -> Callable[[str], str]:
+def records_to(port: int, *, flush_interval: str | None = None) -> Callable[[Tree], Tree]:
     """Send records to this port, and all else where it was sent before."""
 
-    def edit(text: str) -> str:
-        config = _with_records_at(yaml.safe_load(text), port)
+    def edit(config: Tree) -> Tree:
+        config = _with_records_at(config, port)
         common = _logger_of(config)["typed_config"]["common_config"]
-        common["grpc_service"]["envoy_grpc"]["cluster_name"] = RECORDS
+        common["grpc_service"]["envoy_grpc"] = {"cluster_name": RECORDS}
         if flush_interval is not None:
             common["buffer_flush_interval"] = flush_interval
-        return yaml.safe_dump(config)
+        return config
 
     return edit
 
 
-def records_the_old_way(port: int) -> Callable[[str], str]:
+def records_the_old_way(port: int) -> Callable[[Tree], Tree]:
     """Send them by the gRPC access log service, which acknowledges nothing."""
 
-    def edit(text: str) -> str:
-        config = _with_records_at(yaml.safe_load(text), port)
+    def edit(config: Tree) -> Tree:
+        config = _with_records_at(config, port)
         logger = _logger_of(config)
         flush_interval = logger["typed_config"]["common_config"]["buffer_flush_interval"]
         logger["name"] = "envoy.access_loggers.http_grpc"
@@ -49,15 +50,15 @@ def records_the_old_way(port: int) -> Callable[[str], str]:
                 },
             },
         }
-        return yaml.safe_dump(config)
+        return config
 
     return edit
 
 
 def _with_records_at(config: Any, port: int) -> Any:  # noqa: ANN401  # as in YAML
     clusters = config["static_resources"]["clusters"]
-    (service,) = (cluster for cluster in clusters if cluster["name"] == _SERVICE)
-    added = yaml.safe_load(yaml.safe_dump(service)) | {"name": RECORDS}
+    (service,) = (cluster for cluster in clusters if cluster["name"] == SERVICE_CLUSTER)
+    added = copy.deepcopy(service) | {"name": RECORDS, "alt_stat_name": ""}
     added["load_assignment"]["cluster_name"] = RECORDS
     endpoint = added["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"]
     endpoint["address"]["socket_address"]["port_value"] = port

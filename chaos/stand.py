@@ -18,6 +18,7 @@ import yaml
 from chaos.dues import Price
 from extproc.demo import envoy, stage
 from extproc.demo.accesslog import AccessLog
+from extproc.demo.attachment import Tree, Wiring
 from extproc.demo.books import Answer
 from extproc.demo.process import Child, child
 
@@ -147,11 +148,11 @@ class Proxy:
 
     def repeated(self) -> int:
         """How many calls to the service were made again."""
-        return self.gateway.stats("cluster.llm-extproc.")["upstream_rq_retry"]
+        return self.gateway.stats(envoy.SERVICE_STATS)["upstream_rq_retry"]
 
     def is_idle(self) -> bool:
         """Whether every request has ended."""
-        return self.gateway.stats("http.gateway.")["downstream_rq_active"] == 0
+        return self.gateway.stats(envoy.MANAGER_STATS)["downstream_rq_active"] == 0
 
     def has_delivered(self, requests: int) -> bool:
         """Whether the records of so many requests were acknowledged, or dropped."""
@@ -196,11 +197,11 @@ def proxy(
     models: Models,
     *,
     version: str = envoy.NEWEST,
-    edit: Callable[[str], str] = str,
+    edit: Callable[[Tree], Tree] = lambda tree: tree,
 ) -> Iterator[Proxy]:
     """Run an Envoy until the block ends."""
     folder.mkdir(parents=True)
-    wiring = envoy.Wiring(service_port, models.ports)
+    wiring = Wiring(service_port, models.ports)
     with envoy.gateway(wiring, directory=folder, version=version, edit=edit) as gateway:
         yield Proxy(gateway)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import uvloop
 
 from extproc.cli_budget import add_commands as add_budget_commands
+from extproc.cli_mesh import add_mesh
 from extproc.config.loader import ConfigError, load_file
 from extproc.ledger.port import LedgerError
 
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.set_defaults(run=_explain)
 
     add_budget_commands(commands)
+    add_mesh(commands)
 
     schema = commands.add_parser("schema", help="print the settings' JSON Schema, for editors")
     schema.set_defaults(run=_schema)

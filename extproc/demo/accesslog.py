@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from extproc.exchange.outcome import Place
+
 _POLL_SECONDS: Final = 0.02
 _QUIET_SECONDS: Final = 0.1
 """Longer than Envoy takes to flush: what has not come by then was not sent before."""
@@ -20,6 +22,8 @@ class Record(NamedTuple):
     code: int
     details: str
     cluster: str
+    """The service that answered, or would have."""
+    route: str
     started: float
     duration_ms: int
     bytes_received: int
@@ -72,6 +76,10 @@ class AccessLog:
         return self.of(step)
 
 
+def _upstream(line: Mapping[str, Any]) -> str:
+    return Place(cluster=line["cluster"] or "", workload=line["workload"] or "").upstream
+
+
 def _record(line: Mapping[str, Any]) -> Record:
     retry_after = line["retry_after"]
     return Record(
@@ -80,7 +88,8 @@ def _record(line: Mapping[str, Any]) -> Record:
         protocol=line["protocol"] or "",
         code=line["code"],
         details=line["details"] or "",
-        cluster=line["cluster"] or "",
+        cluster=_upstream(line),
+        route=line["route"] or "",
         started=float(line["start"]),
         duration_ms=line["duration_ms"] or 0,
         bytes_received=line["bytes_received"],

@@ -24,6 +24,7 @@ from extproc.demo.envoy import ADAPTERS
 from extproc.demo.manners import BEFORE_ANSWER, Manners, manners_of
 
 BODY_BYTES_MAX: Final = 64 << 20
+SHADOW: Final = "router-shadow"
 READY: Final = "adapters on "
 CONTROL: Final = "control"
 
@@ -111,7 +112,8 @@ class Adapter:
             step=headers.get("x-demo-step", ""),
             adapter=self._name,
             path=request.path,
-            tenant=headers.get("x-tenant-id", ""),
+            # A shadow answers nobody, so nobody owes it anything.
+            tenant="" if self._name == SHADOW else headers.get("x-tenant-id", ""),
             model=self._model_of(request, asked),
             estimate=int(headers.get("x-llm-prompt-tokens", 0)),
         )

@@ -41,6 +41,7 @@ class Wiring(NamedTuple):
     """Whether the settings have `identity: - header: x-tenant-id`; it is then not stripped."""
     authentication: Mapping[str, Any] | None = None
     """An HTTP filter in front of ours."""
+    listener_port: int = 0
     flush_interval: str = "0.1s"
     """How long Envoy gathers records of finished requests before it sends them."""
     collector_port: int = 0

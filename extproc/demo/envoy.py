@@ -1,20 +1,21 @@
-"""A real Envoy, run from `envoy.yaml`."""
+"""A real Envoy, run from the manifests of `istio/` as `mesh render` translates them."""
 
 import http.client
 import json
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from string import Template
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from extproc.demo.envoy_tracing import tracing, tracing_cluster
+from extproc.demo.attachment import GATEWAY, Tree, Wiring, manifests
 from extproc.demo.process import Child, StartError, child
-from extproc.wire.records import ATTRIBUTES
+from extproc.mesh.bootstrap import bootstrap
+from extproc.mesh.render import render
+from extproc.mesh.world import world_of
 
 NEWEST: Final = "1.40.0"
+ADDRESS: Final = "127.0.0.1"
 BINARY_VARIABLE: Final = "LLM_EXTPROC_ENVOY"
 ADAPTERS: Final = (
     "gpt4-adapter",
@@ -29,33 +30,18 @@ ADAPTERS: Final = (
 )
 """Those who serve requests."""
 
-BODY_BYTES_ABOVE: Final = 262_144
-"""How much more than the settings' `request_body_bytes` Envoy buffers; see `envoy.yaml`."""
+MANAGER_STATS: Final = "http.outbound_0.0.0.0_80;."
+"""What Envoy's counters of requests begin with, as istiod names them."""
 
-_TEMPLATE: Final = Path(__file__).parent / "envoy.yaml"
+SERVICE_CLUSTER: Final = "outbound|50051||llm-extproc.llm-system.svc.cluster.local"
+"""The cluster of the filter's service."""
+
+SERVICE_STATS: Final = f"cluster.{SERVICE_CLUSTER};."
+"""And those of its calls to the filter's service."""
+
 _ROOT: Final = Path(__file__).parents[2]
 METER: Final = _ROOT / "istio" / "meter.lua"
 _ADMIN_SECONDS: Final = 2.0
-
-
-class Wiring(NamedTuple):
-    """What `envoy.yaml` leaves open."""
-
-    service_port: int
-    adapter_ports: Mapping[str, int]
-    request_body_bytes: int = 8_388_608
-    message_timeout: str = "2s"
-    listener_port: int = 0
-    trusts_tenant_header: bool = False
-    """Whether the settings have `identity: - header: x-tenant-id`; it is then not stripped."""
-    authentication: str = ""
-    """An HTTP filter in front of ours, as one line of YAML."""
-    flush_interval: str = "0.1s"
-    """How long Envoy gathers records of finished requests before it sends them."""
-    collector_port: int = 0
-    """Where Envoy's spans go, by OTLP over gRPC; 0: nowhere."""
-    meter: Literal["lua", "observe"] = "lua"
-    """As in the settings: which of the two filters is there."""
 
 
 class Gateway(NamedTuple):
@@ -97,37 +83,14 @@ def find_binary(version: str) -> Path:
     return binary
 
 
-def bootstrap(wiring: Wiring, *, access_log: Path, version: str = NEWEST) -> str:
-    """Fill in `envoy.yaml`."""
-    text = _TEMPLATE.read_text()
-    if wiring.trusts_tenant_header:
-        text = re.sub(r" *- remove: x-tenant-id\n", "", text)
-    text = _without_filter(text, "llm.observe" if wiring.meter == "lua" else "llm.meter")
-    ports = {name.replace("-", "_") + "_port": str(wiring.adapter_ports[name]) for name in ADAPTERS}
-    return Template(text).substitute(
-        ports,
-        listener_port=str(wiring.listener_port),
-        service_port=str(wiring.service_port),
-        access_log=json.dumps(str(access_log)),
-        message_timeout=wiring.message_timeout,
-        authentication=wiring.authentication,
-        flush_interval=wiring.flush_interval,
-        tracing=tracing(wiring.collector_port, version=version),
-        collector=tracing_cluster(wiring.collector_port),
-        record_attributes=json.dumps(_record_attributes()),
-        meter=json.dumps(str(METER)),
-        request_body_buffer_limit=str(wiring.request_body_bytes + BODY_BYTES_ABOVE),
-    )
+def config(wiring: Wiring, *, access_log: Path) -> Tree:
+    """What an Envoy is started with: the manifests, rendered.
 
-
-def _without_filter(text: str, name: str) -> str:
-    """Leave out one HTTP filter and the comment above it."""
-    pattern = rf"(?:^ *#.*\n)*^( *)- name: {re.escape(name)}\n(?:\1 .*\n|\n)*"
-    return re.sub(pattern, "", text, flags=re.MULTILINE)
-
-
-def _record_attributes() -> list[dict[str, Any]]:
-    return [{"key": key, "value": {"string_value": value}} for key, value in ATTRIBUTES.items()]
+    Raises:
+        MeshError: they can't be.
+    """
+    known = world_of(manifests(wiring, access_log=access_log))
+    return bootstrap(render(known, GATEWAY), address=ADDRESS, port=wiring.listener_port)
 
 
 @contextmanager
@@ -136,7 +99,7 @@ def gateway(
     *,
     directory: Path,
     version: str = NEWEST,
-    edit: Callable[[str], str] = str,
+    edit: Callable[[Tree], Tree] = lambda tree: tree,
 ) -> Iterator[Gateway]:
     """Run an Envoy that is ready, until the block ends. Its files go into `directory`.
 
@@ -150,9 +113,9 @@ def gateway(
     access_log.touch()
     admin_address = directory / "envoy.admin"
     admin_address.unlink(missing_ok=True)
-    config = directory / "envoy.yaml"
-    config.write_text(edit(bootstrap(wiring, access_log=access_log, version=version)))
-    arguments: list[str | Path] = [binary, "-c", config, "--admin-address-path", admin_address]
+    file = directory / "envoy.json"
+    file.write_text(json.dumps(edit(config(wiring, access_log=access_log))))
+    arguments: list[str | Path] = [binary, "-c", file, "--admin-address-path", admin_address]
     # No shared memory: any number of them can run side by side.
     arguments += ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
     # Lines of the access log are shown and tested as they come; the default is 10 s.

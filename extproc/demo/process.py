@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -12,6 +13,10 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 T = TypeVar("T")
+
+# Children are forked, for `_end_with_parent` below. Where this process speaks gRPC too, gRPC would
+# rebuild its threads in the child before that becomes another program, and now and then aborts.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 START_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 10.0

@@ -20,11 +20,13 @@ from rich.text import Text
 
 from extproc.demo import clients, envoy, stage
 from extproc.demo.accesslog import AccessLog
+from extproc.demo.attachment import Wiring
 from extproc.demo.backstage import Backstage, holds_soon
 from extproc.demo.board import Board
 from extproc.demo.ending import open_numbers
 from extproc.demo.farewell import say_what_to_try, watch
 from extproc.demo.figures import Figures, verdicts
+from extproc.demo.mesh_steps import MeshPlay, watchable
 from extproc.demo.play import Play
 from extproc.demo.process import StartError
 from extproc.demo.screen import Screen, screen
@@ -97,7 +99,7 @@ def _set_up(console: Console, folder: Path) -> Iterator[Town]:
         service, service_port = stack.enter_context(stage.service(settings, directory=folder))
         admin = stage.admin_url(service)
         console.print(f"starting Envoy {envoy.NEWEST}", highlight=False)
-        wiring = envoy.Wiring(service_port, ports)
+        wiring = Wiring(service_port, ports, edit=watchable)
         gateway = stack.enter_context(envoy.gateway(wiring, directory=folder))
         console.print(f"ready on {gateway.url}", highlight=False)
         yield Town(gateway, keys, f"http://127.0.0.1:{ports['control']}", admin)
@@ -119,6 +121,10 @@ async def _perform(
         await play.steps(STEPS)
         for number, scene in enumerate(SCENES):
             await play.scene(scene, f"scene-{number}")
+        board.title = "the mesh: shares, mirrors, an outage, and recovery"
+        mesh = MeshPlay(http, town.gateway.url, town.control, town.keys["acme"])
+        for verdict in await mesh.verdicts():
+            await play.judge(verdict)
         board.title = "opening the numbers"
         await holds_soon(backstage.agrees)
         figures = await backstage.figures()

@@ -15,8 +15,9 @@ of which an SDK that is used for the first time, on a busy machine, may miss the
 class Expected(NamedTuple):
     """What must come of a call.
 
-    `served_by` is the cluster that answers, or empty for a refusal; `codes` are the statuses of
-    all attempts that the SDK makes; `error` is the exception it then raises.
+    `served_by` is the service that answers, one of several that share a route (`a|b`), or empty for
+    a refusal; `codes` are the statuses of all attempts that the SDK makes; `error` is the
+    exception it then raises.
     """
 
     served_by: str = ""
@@ -54,8 +55,9 @@ def problems(step: Step, outcome: Outcome, records: Sequence[Record]) -> list[st
     expected = step.expected
     last = records[-1] if records else None
     llm = last.llm if last is not None else {}
+    by = last.cluster if last is not None and last.was_forwarded else ""
     seen = Expected(
-        served_by=last.cluster if last is not None and last.was_forwarded else "",
+        served_by=expected.served_by if by in expected.served_by.split("|") else by,
         tier=llm.get("tier", ""),
         downgraded_from=llm.get("downgraded_from", ""),
         codes=tuple(record.code for record in records),
@@ -81,7 +83,7 @@ def _late(arrivals: tuple[float, ...]) -> list[str]:
 
 
 PREMIUM: Final = Expected("gpt4-adapter", "premium")
-STANDARD: Final = Expected("gpt35-adapter", "standard")
+STANDARD: Final = Expected("gpt35-adapter|local-llama", "standard")
 DEFAULT: Final = Expected("local-llama", "default")
 ELSEWHERE: Final = Expected("platform")
 

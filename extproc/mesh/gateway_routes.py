@@ -88,7 +88,7 @@ def gateway_configurations(
         MeshError: a field of a Gateway is wrong.
     """
     by_route: dict[str, list[Server]] = {}
-    for server in _servers(world, proxy):
+    for server in servers(world, proxy):
         by_route.setdefault(server.route_name, []).append(server)
     table = _Table(world, proxy, services)
     found = [
@@ -143,7 +143,7 @@ class _Table:
         return found
 
 
-def _servers(world: World, proxy: Proxy) -> Iterator[Server]:
+def servers(world: World, proxy: Proxy) -> Iterator[Server]:
     """The servers of all Gateways of a proxy that have routes.
 
     What istiod would drop is an error: servers that speak otherwise on one port, and HTTPS servers

@@ -29,6 +29,8 @@ _ATTRIBUTES_KEY: Final = "envoy.filters.http.ext_proc"
 _ISTIO: Final = "istio"
 """The namespace of what istiod says of a host."""
 
+_DEBUG_MARK: Final = "goo.gle/"
+
 _NO_VALUE: Final = Value()
 
 _JOINED_BY: Final = {"cookie": "; "}
@@ -96,10 +98,16 @@ def _attributes(message: ProcessingRequest) -> Mapping[str, Value]:
 
 
 def _workload(host_metadata: str) -> str:
-    """Find istiod's name for a host in its metadata, which Envoy sends as protobuf's text."""
+    """Find istiod's name for a host in its metadata, which Envoy sends as protobuf's text.
+
+    Some builds (1.37.0) put a word in front, so that nobody parse it: there is no other way.
+    """
     metadata = Metadata()
+    text = host_metadata.lstrip()
+    if text.startswith(_DEBUG_MARK):
+        text = text.partition(" ")[2]
     try:
-        text_format.Parse(host_metadata, metadata, allow_unknown_field=True)
+        text_format.Parse(text, metadata, allow_unknown_field=True)
     except text_format.ParseError:
         return ""
     if _ISTIO not in metadata.filter_metadata:

@@ -9,7 +9,7 @@ import pytest
 from extproc.demo import stage
 from tests.conformance.harness import Mesh, last_words, running
 
-VERSIONS = ("1.36.4", "1.40.0")
+VERSIONS = ("1.37.0", "1.40.0")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -16,6 +16,7 @@ import yaml
 
 from extproc.demo import envoy, stage
 from extproc.demo.accesslog import AccessLog
+from extproc.demo.attachment import Wiring
 from extproc.demo.clients import STEP_HEADER
 from extproc.demo.process import Child
 
@@ -140,7 +141,7 @@ class Mesh:
 
     def messages_heard(self) -> int:
         """How many answers Envoy has had from the service."""
-        return self.gateway.stats("http.gateway.ext_proc.llm.")["stream_msgs_received"]
+        return self.gateway.stats(envoy.MANAGER_STATS + "ext_proc.llm.")["stream_msgs_received"]
 
     async def service_is_draining(self) -> bool:
         """Whether the service has heard the signal: it takes no more connections."""
@@ -228,7 +229,7 @@ def running(
     settings = settings_in(folder, source=source, **changes)
     with ExitStack() as stack:
         service, port = stack.enter_context(stage.service(settings, directory=folder))
-        wired = envoy.Wiring(port, adapters, **(wiring or {}))
+        wired = Wiring(port, adapters, **(wiring or {}))
         gateway = stack.enter_context(envoy.gateway(wired, directory=folder, version=version))
         yield Mesh(gateway, service, port, adapters["control"], settings)
 

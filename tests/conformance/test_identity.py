@@ -27,7 +27,7 @@ def token(claims: Mapping[str, Any], *, secret: bytes = SECRET) -> str:
     return f"{signed}.{b64(hmac.digest(secret, signed.encode(), hashlib.sha256))}"
 
 
-def jwt_filter() -> str:
+def jwt_filter() -> dict[str, Any]:
     """Envoy's own filter: it verifies a token where there is one, and puts it into metadata."""
     keys = {"keys": [{"kty": "oct", "alg": "HS256", "k": b64(SECRET)}]}
     provider = {
@@ -50,7 +50,7 @@ def jwt_filter() -> str:
             }
         ],
     }
-    return "- " + json.dumps({"name": "envoy.filters.http.jwt_authn", "typed_config": config})
+    return {"name": "envoy.filters.http.jwt_authn", "typed_config": config}
 
 
 @pytest.fixture(scope="module")

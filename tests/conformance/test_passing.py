@@ -102,7 +102,7 @@ async def test_a_websocket_on_an_llm_path_is_refused(mesh: Mesh) -> None:
 
 
 async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(mesh: Mesh) -> None:
-    """Envoy says 100 itself; were it to forward the Expect, both would wait: `envoy.yaml`."""
+    """Envoy says 100 itself; were it to forward the Expect, both would wait: `docs/install.md`."""
     body = chat()
     lines = [f"POST {CHAT} HTTP/1.1", "host: 127.0.0.1", "expect: 100-continue"]
     lines += [f"content-length: {len(body)}", "connection: close"]

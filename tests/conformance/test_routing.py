@@ -6,6 +6,7 @@ import pytest
 
 from tests.conformance.harness import CHAT, DEADLINE_SECONDS, Mesh, chat, mark
 
+SHARED = "gpt35-adapter|local-llama"
 COMPLEX = "Explain the difference between these two designs. " * 700
 OURS = (
     "x-llm-tier",
@@ -22,7 +23,7 @@ SPOOFED = dict.fromkeys(OURS, "premium") | {"x-tenant-id": "acme"}
     ("tenant", "body", "tier", "adapter"),
     [
         pytest.param("acme", chat(), "premium", "gpt4-adapter", id="premium"),
-        pytest.param("initech", chat(COMPLEX), "standard", "gpt35-adapter", id="standard"),
+        pytest.param("initech", chat(COMPLEX), "standard", SHARED, id="standard"),
         pytest.param("initech", chat(), "default", "local-llama", id="default"),
         pytest.param("oddity", chat(), "odd", "local-llama", id="a tier without a route"),
     ],
@@ -36,8 +37,10 @@ async def test_each_tier_reaches_its_adapter(
 
     (record,) = await mesh.log.wait_for(step, count=1)
     entry = await mesh.the_entry(step)
-    assert (answer.status, answer.served_by, entry.adapter) == (200, adapter, adapter)
-    assert (record.cluster, record.llm["tier"], record.llm["tenant"]) == (adapter, tier, tenant)
+    assert answer.status == 200
+    assert answer.served_by == entry.adapter == record.cluster
+    assert entry.adapter in adapter.split("|")
+    assert (record.llm["tier"], record.llm["tenant"]) == (tier, tenant)
     assert (entry.header("x-llm-tier"), entry.header("x-tenant-id")) == (tier, tenant)
     assert entry.header("x-llm-prompt-tokens") == f"{record.llm['prompt_tokens']:.0f}"
 

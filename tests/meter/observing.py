@@ -14,11 +14,11 @@ from typing import Any, Final
 
 import grpc
 import grpc.aio
-import yaml
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 from extproc.config.loader import load_file
-from extproc.demo.envoy import ADAPTERS, Wiring, bootstrap
+from extproc.demo.attachment import Wiring
+from extproc.demo.envoy import ADAPTERS, SERVICE_CLUSTER, config
 from extproc.exchange.holds import holds_text
 from extproc.exchange.outcome import Outcome
 from extproc.exchange.settling import Summary
@@ -53,7 +53,7 @@ def observing(tree: dict[str, Any], folder: Path, *, deferred_seconds: float = 2
     """
     ports = dict.fromkeys(ADAPTERS, 1)
     wiring = Wiring(1, ports, meter="observe", flush_interval="0.01s")
-    demo = yaml.safe_load(bootstrap(wiring, access_log=folder / "unused"))
+    demo = config(wiring, access_log=folder / "unused")
     theirs = _manager(demo["static_resources"]["listeners"][0])
     (observe,) = (one for one in theirs["http_filters"] if one["name"] == "llm.observe")
     observe["typed_config"]["deferred_close_timeout"] = f"{deferred_seconds}s"
@@ -63,9 +63,8 @@ def observing(tree: dict[str, Any], folder: Path, *, deferred_seconds: float = 2
     names = [one["name"] for one in ours["http_filters"]]
     ours["http_filters"][names.index("llm.meter")] = observe
     ours["access_log"].append(settle)
-    (cluster,) = (
-        one for one in demo["static_resources"]["clusters"] if one["name"] == "llm-extproc"
-    )
+    clusters = demo["static_resources"]["clusters"]
+    (cluster,) = (one for one in clusters if one["name"] == SERVICE_CLUSTER)
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
     endpoint["endpoint"]["address"] = {"pipe": {"path": str(folder / SERVICE_SOCKET)}}
     resources["clusters"].append(cluster)

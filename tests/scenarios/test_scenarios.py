@@ -33,3 +33,5 @@ def test_scenario(bare: Bare, scenario: Scenario) -> None:
         case actions.Reject():
             assert (action.status, action.details) == (scenario.status, f"llm_{scenario.reason}")
             assert scenario.says in action.body.decode()
+        case actions.Keep() | actions.Replace():
+            raise AssertionError(action)

@@ -70,7 +70,8 @@ def test_attempts_are_told_apart_from_decisions() -> None:
 
 # --- The wire
 
-# As Envoy 1.36.4 and 1.40.0 send them; the white space varies from run to run.
+# As Envoy 1.36.4 and 1.40.0 send them; the white space varies from run to run. 1.37.0 has a word
+# in front.
 METADATA = (
     'filter_metadata { key: "istio" value { fields  { key: "workload" value '
     '{ string_value: "p-1;ai-platform;gpt35-adapter;v1;Kubernetes" } } } } '
@@ -89,7 +90,14 @@ def message(**attributes: str) -> ProcessingRequest:
 
 @pytest.mark.parametrize(
     ("metadata", "workload"),
-    [(METADATA, GPT35), ("", ""), ("{", ""), ("filter_metadata { key: 'x' }", ""), ("a: 1", "")],
+    [
+        (METADATA, GPT35),
+        ("goo.gle/debugstr   " + METADATA, GPT35),
+        ("", ""),
+        ("{", ""),
+        ("filter_metadata { key: 'x' }", ""),
+        ("a: 1", ""),
+    ],
 )
 def test_a_filter_on_a_cluster_shows_attempts(metadata: str, workload: str) -> None:
     sent = message(upstream__address="10.0.0.1:80", xds__upstream_host_metadata=metadata)

@@ -22,6 +22,7 @@ ROUTED = Record(
     code=200,
     details="via_upstream",
     cluster="gpt4-adapter",
+    route="premium",
     started=0.0,
     duration_ms=1,
     bytes_received=1,
