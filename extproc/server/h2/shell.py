@@ -94,7 +94,9 @@ class Shell(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the peer."""
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one, but doesn't say so
+        self._transport = cast(
+            "asyncio.Transport", transport
+        )  # uvloop's is one, but doesn't say so
         self._server.shells.add(self)
         if len(self._server.shells) > CONNECTIONS_MAX or not self._speaks_h2():
             transport.abort()
