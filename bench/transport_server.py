@@ -24,6 +24,7 @@ class Nothing:
         self._call = call
 
     def on_message(self, message: bytes) -> None:
+        """Answer it."""
         if ProcessingRequest.FromString(message).HasField("request_body"):
             self._call.send(BODY.SerializeToString())
             self._call.finish()
@@ -31,10 +32,11 @@ class Nothing:
             self._call.send(HEADERS.SerializeToString())
 
     def on_end(self) -> None:
+        """Be done."""
         self._call.finish()
 
     def on_cancel(self) -> None:
-        pass
+        """Do nothing, as ever."""
 
 
 async def main() -> None:

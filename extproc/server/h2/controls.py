@@ -1,9 +1,10 @@
 """What a connection does beside its calls: settings, signs of life, windows, and its end."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from extproc.server.h2 import answers, frames
+from extproc.server.h2.call import Call
 from extproc.server.h2.frames import (
     ACK,
     ID_MAX,
@@ -51,7 +52,7 @@ class Controls(Link):
         self.is_leaving = False
         """Whether one of us has said GOAWAY. Then `is_over` is worth a look."""
         self.has_failed = False
-        self._has_left = False
+        self._has_left = self._is_left = False
         self._controls = Allowance(
             limits.controls_burst,
             per_second=limits.controls_per_second,
@@ -139,7 +140,8 @@ class Controls(Link):
                 self.reset(call.id, Code.CANCEL)
         if self.calls or self.last_id != self._id_seen:
             self._called_at, self._id_seen = now, self.last_id
-        if now - self._began > limits.age_seconds or now - self._called_at > limits.idle_seconds:
+        idle_seconds = limits.leave_seconds if self._is_left else limits.idle_seconds
+        if now - self._began > limits.age_seconds or now - self._called_at > idle_seconds:
             self.leave()
         if self._left_at is not None and now - self._left_at > limits.leave_seconds:
             self.cut_off()
@@ -185,6 +187,7 @@ class Controls(Link):
         if Setting.INITIAL_WINDOW_SIZE in found:
             self._resize_windows(found[Setting.INITIAL_WINDOW_SIZE])
         self.append(frames.SETTINGS_ACK)
+        self._pump(self.queues)
 
     def _resize_windows(self, size: int) -> None:
         """Change the window of every stream by as much, which may leave less than nothing."""
@@ -195,7 +198,6 @@ class Controls(Link):
             call.credit += change
             if call.credit > WINDOW_MAX:
                 raise PeerError(Code.FLOW_CONTROL_ERROR, "window too large")
-            call.pump()
 
     def on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         """§6.7."""
@@ -210,13 +212,13 @@ class Controls(Link):
             self._close_door()
 
     def on_goaway(self, stream_id: int, payload: bytes) -> None:
-        """§6.8: the peer opens no more streams. Those that are open are served."""
+        """§6.8: the peer is to close the connection, once it has what it asked for."""
         if stream_id:
             raise PeerError(Code.PROTOCOL_ERROR, "goaway of a stream")
         if len(payload) < 8:  # noqa: PLR2004  # last stream, error code
             raise PeerError(Code.FRAME_SIZE_ERROR, "goaway of a wrong size")
         self.charge()
-        self._close_door()
+        self._is_left = True
 
     def on_window_update(self, stream_id: int, payload: bytes) -> None:
         """§6.9."""
@@ -232,7 +234,7 @@ class Controls(Link):
             self.credit += increment
             if self.credit > WINDOW_MAX:
                 raise PeerError(Code.FLOW_CONTROL_ERROR, "window too large")
-            self._pump()
+            self._pump(self.waiting)
         elif call is not None:
             call.credit += increment
             if not increment:
@@ -242,8 +244,8 @@ class Controls(Link):
             else:
                 call.pump()
 
-    def _pump(self) -> None:
-        for call in list(self.waiting.values()):
+    def _pump(self, calls: Mapping[int, Call]) -> None:
+        for call in list(calls.values()):
             if self.credit <= 0:
                 break
             call.pump()

@@ -94,6 +94,7 @@ class Shell(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the peer."""
+        # uvloop's is one, but doesn't say so.
         self._transport = cast(
             "asyncio.Transport", transport
         )  # uvloop's is one, but doesn't say so
