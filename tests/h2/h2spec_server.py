@@ -14,6 +14,7 @@ import uvloop
 
 from extproc.server.h2 import heads, shell
 from extproc.server.h2.call import Call
+from extproc.server.h2.inbound import Inbound
 
 
 class Answer:
@@ -47,7 +48,7 @@ def anything(
     return head
 
 
-def unframed(call: Call, payload: bytes) -> None:
+def unframed(call: Inbound, payload: bytes) -> None:
     """Take a body that is no gRPC."""
     if call.length_left is not None:
         call.length_left -= len(payload)
@@ -56,7 +57,7 @@ def unframed(call: Call, payload: bytes) -> None:
 async def main() -> None:
     """Serve until killed."""
     heads.judged = anything
-    Call.take = unframed  # type: ignore[method-assign]  # the point of this server
+    Inbound.take = unframed  # type: ignore[assignment, method-assign]  # the point of this server
     async with shell.serve("127.0.0.1:0", {}, drain_seconds=0) as port:
         print(f"listening on 127.0.0.1:{port}", flush=True)  # noqa: T201  # it is asked for
         await asyncio.Event().wait()

@@ -5,38 +5,31 @@ only one stream is at fault (§5.4); `is_over` then says that the connection may
 """
 
 from collections.abc import Callable, Mapping
-from typing import Final
 
 from extproc.server.h2 import frames
 from extproc.server.h2.answers import PREFIX_BYTES
 from extproc.server.h2.call import Call
-from extproc.server.h2.controls import Controls
 from extproc.server.h2.frames import (
-    CONTINUATION,
     DATA,
     END_HEADERS,
     END_STREAM,
-    FRAME_BYTES_MAX,
-    HAS_PRIORITY,
     HEAD_BYTES,
     HEADERS,
     ID_MAX,
     PADDED,
     PREFACE,
-    PRIORITY_BYTES,
     Code,
     PeerError,
     unpack_head,
     unpadded,
 )
-from extproc.server.h2.heads import Head, Heads, Method, is_malformed
+from extproc.server.h2.heads import Method
 from extproc.server.h2.inbound import unpack_prefix
 from extproc.server.h2.limits import Held, Limits
+from extproc.server.h2.opening import WORD_MAX, Opening
 
-_WORD_MAX: Final = FRAME_BYTES_MAX << 8 | 0xFF
 
-
-class Connection(Controls):
+class Connection(Opening):
     """Serves `methods`, by path.
 
     `wake` is called when there is something to `flush` that did not come of `receive` or `tick`.
@@ -54,14 +47,8 @@ class Connection(Controls):
         on_bug: Callable[[Exception], None],
         held: Held | None = None,
     ) -> None:
-        super().__init__(limits, held or Held(), clock, wake, on_bug)
-        self._heads = Heads(methods, limits)
-        self._known = self._heads.known
+        super().__init__(methods, limits, held or Held(), clock, wake, on_bug)
         self._input = b""
-        self._block: bytearray | None = None
-        self._block_id = 0
-        self._block_is_last = False
-        self._continuations = 0
         self._window_low = limits.connection_window // 2
         self._call_window_low = limits.stream_window // 2
 
@@ -115,14 +102,14 @@ class Connection(Controls):
             at = self._greet(data)
             if not at:
                 return
-        elif self._block is not None:
-            at = self._continue(data, 0)
-        calls, known = self.calls, self._known
+        elif self.block is not None:
+            at = self.continue_block(data, 0)
+        calls, known = self.calls, self.heads.known
         while end - at >= HEAD_BYTES:
             word, flags, stream_id = unpack_head(data, at)
             start = at + HEAD_BYTES
             stop = start + (word >> 8)
-            if word > _WORD_MAX:
+            if word > WORD_MAX:
                 raise PeerError(Code.FRAME_SIZE_ERROR, "frame too large")
             if stop > end:
                 break
@@ -151,11 +138,11 @@ class Connection(Controls):
             elif kind == HEADERS and flags == END_HEADERS and self.last_id < stream_id <= ID_MAX:
                 head = known.get(data[start:stop])
                 if head is not None and stream_id & 1 and len(calls) < self.streams_max:
-                    self._open(stream_id, head)
+                    self.open_call(stream_id, head)
                     continue
             self._dispatch(kind, flags, stream_id & ID_MAX, data[start:stop])
-            if self._block is not None:
-                at = self._continue(data, at)
+            if self.block is not None:
+                at = self.continue_block(data, at)
         self._input = data[at:]
 
     def _greet(self, data: bytes) -> int:
@@ -174,7 +161,7 @@ class Connection(Controls):
             case frames.DATA:
                 self._on_data(flags, stream_id, payload)
             case frames.HEADERS:
-                self._on_headers(flags, stream_id, payload)
+                self.on_headers(flags, stream_id, payload)
             case frames.RST_STREAM:
                 self.on_rst_stream(stream_id, payload)
             case frames.WINDOW_UPDATE:
@@ -215,7 +202,7 @@ class Connection(Controls):
             return
         call.take(payload)
         if is_last:
-            self._end(call)
+            self.end_call(call)
         else:
             call.refill()
 
@@ -239,101 +226,3 @@ class Connection(Controls):
             if call.window < 0:
                 self.reset(call.id, Code.FLOW_CONTROL_ERROR)
             call.refill()
-
-    def _end(self, call: Call) -> None:
-        if call.length_left:
-            self.reset(call.id, Code.PROTOCOL_ERROR)
-        else:
-            call.end()
-
-    # Header blocks.
-
-    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
-        """§6.2."""
-        if not stream_id & 1:
-            raise PeerError(Code.PROTOCOL_ERROR, "headers of no stream of a client")
-        if flags & PADDED:
-            payload = unpadded(payload)
-        if flags & HAS_PRIORITY:
-            if len(payload) < PRIORITY_BYTES:
-                raise PeerError(Code.FRAME_SIZE_ERROR, "no room for a priority")
-            payload = payload[PRIORITY_BYTES:]
-        is_last = bool(flags & END_STREAM)
-        if flags & END_HEADERS:
-            self._on_block(stream_id, payload, is_last=is_last)
-        else:
-            self._block, self._continuations = bytearray(payload), 0
-            self._block_id, self._block_is_last = stream_id, is_last
-
-    def _continue(self, data: bytes, at: int) -> int:
-        """Take CONTINUATION frames (§6.10), with which nothing may mix; return where they end."""
-        while self._block is not None and len(data) - at >= HEAD_BYTES:
-            word, flags, stream_id = unpack_head(data, at)
-            start = at + HEAD_BYTES
-            stop = start + (word >> 8)
-            if word & 0xFF != CONTINUATION or stream_id & ID_MAX != self._block_id:
-                raise PeerError(Code.PROTOCOL_ERROR, "a header block is not complete")
-            if word > _WORD_MAX:
-                raise PeerError(Code.FRAME_SIZE_ERROR, "frame too large")
-            if stop > len(data):
-                break
-            at = stop
-            self._continuations += 1
-            self._block += data[start:stop]
-            if self._continuations > self.limits.continuations_max:
-                raise PeerError(Code.ENHANCE_YOUR_CALM, "too many continuations")
-            if len(self._block) > self.limits.block_bytes_max:
-                raise PeerError(Code.ENHANCE_YOUR_CALM, "header block too large")
-            if flags & END_HEADERS:
-                block, self._block = bytes(self._block), None
-                self._on_block(self._block_id, block, is_last=self._block_is_last)
-        return at
-
-    def _on_block(self, stream_id: int, block: bytes, *, is_last: bool) -> None:
-        if stream_id <= self.last_id:
-            self._on_trailers(stream_id, block, is_last=is_last)
-            return
-        head = self._known.get(block) or self._heads.head(block)
-        self.last_id = stream_id
-        if head is None or len(self.calls) >= self.streams_max:
-            self.charge()
-            self.cut[stream_id] = None
-            code = Code.PROTOCOL_ERROR if head is None else Code.REFUSED_STREAM
-            self.reset(stream_id, code)
-            return
-        call = self._open(stream_id, head, is_ended=is_last)
-        if is_last and call.is_open:
-            self._end(call)
-
-    def _open(self, stream_id: int, head: Head, *, is_ended: bool = False) -> Call:
-        self.last_id = stream_id
-        call = self.calls[stream_id] = Call(self, stream_id, head)
-        if is_ended:
-            call.is_ended, call.is_plain = True, False
-        if head.timeout is not None:
-            self.timed[stream_id] = (self.clock() + head.timeout, call)
-        if head.method is None:
-            call.refuse(head)
-            return call
-        try:
-            call.begin(head.method(call))
-        except Exception as error:  # noqa: BLE001  # a barrier between calls
-            call.fail(error)
-        return call
-
-    def _on_trailers(self, stream_id: int, block: bytes, *, is_last: bool) -> None:
-        fields = self._heads.fields(block)
-        call = self.calls.get(stream_id)
-        if call is None and stream_id in self.cut:
-            if is_last:
-                del self.cut[stream_id]
-        elif call is None:
-            raise PeerError(Code.STREAM_CLOSED, "headers of a stream that is closed")
-        elif call.is_ended:
-            self.charge()
-            self.reset(stream_id, Code.STREAM_CLOSED)
-        elif not is_last or any(is_malformed(name, value) for name, value in fields):
-            self.charge()
-            self.reset(stream_id, Code.PROTOCOL_ERROR)
-        else:
-            self._end(call)

@@ -39,6 +39,7 @@ class Server:
         self.is_encrypted = is_encrypted
         self.held = Held()
         self.shells: set[Shell] = set()
+        self.is_leaving = False
         self.loop = asyncio.get_running_loop()
 
     async def tick(self) -> None:
@@ -50,6 +51,7 @@ class Server:
 
     async def leave(self, seconds: float) -> None:
         """Let open calls end; cut off what hasn't ended in time."""
+        self.is_leaving = True
         for shell in list(self.shells):
             shell.connection.leave()
             shell.flush()
@@ -99,11 +101,12 @@ class Shell(asyncio.Protocol):
             "asyncio.Transport", transport
         )  # uvloop's is one, but doesn't say so
         self._server.shells.add(self)
-        if len(self._server.shells) > CONNECTIONS_MAX or not self._speaks_h2():
-            transport.abort()
+        is_unwanted = self._server.is_leaving or len(self._server.shells) > CONNECTIONS_MAX
+        if is_unwanted or not self._speaks_h2():
+            self.abort()
             return
-        transport.set_write_buffer_limits(WRITE_BYTES_HIGH)
-        transport.write(self.connection.greeting())
+        self._transport.set_write_buffer_limits(WRITE_BYTES_HIGH)
+        self._transport.write(self.connection.greeting())
 
     def _speaks_h2(self) -> bool:
         """Over TLS, what is spoken is agreed upon by ALPN (RFC 9113 §3.2)."""
