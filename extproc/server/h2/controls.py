@@ -42,6 +42,8 @@ class Controls(Link):
         now = clock()
         self.last_id = 0
         """The newest stream of the peer."""
+        self.turned_away = 0
+        """Streams that never were a call, and earn no allowance."""
         self.window = limits.connection_window
         self.streams_max = limits.streams_max
         """None are to be opened once we have left."""
@@ -73,13 +75,15 @@ class Controls(Link):
     def greeting(self) -> bytes:
         """What we say first, §3.4."""
         limits = self.limits
-        return frames.settings(
+        greeting = frames.settings(
             (
                 (Setting.MAX_CONCURRENT_STREAMS, limits.streams_max),
                 (Setting.INITIAL_WINDOW_SIZE, limits.stream_window),
                 (Setting.MAX_HEADER_LIST_SIZE, limits.header_list_bytes_max),
             )
-        ) + window_update(0, limits.connection_window - WINDOW_DEFAULT)
+        )
+        more = limits.connection_window - WINDOW_DEFAULT
+        return greeting + window_update(0, more) if more else greeting
 
     def leave(self) -> None:
         """Ask the peer to go elsewhere, and let open calls end (§6.8)."""
@@ -116,7 +120,7 @@ class Controls(Link):
         Raises:
             PeerError: there were too many.
         """
-        if not self._controls.spend(self.clock(), self.last_id >> 1, cost):
+        if not self._controls.spend(self.clock(), (self.last_id >> 1) - self.turned_away, cost):
             raise PeerError(Code.ENHANCE_YOUR_CALM, "too many control frames")
 
     def forget_cut(self) -> None:

@@ -16,10 +16,11 @@ class Limits(NamedTuple):
     """Open at a time; further ones are refused with REFUSED_STREAM."""
 
     stream_window: int = MEBI
-    """What a call may send before we have read it."""
+    """What a call may send before we have read it. Not below 65,535, which is every stream's
+    until the peer has read our settings."""
 
     connection_window: int = 16 * MEBI
-    """The same for all calls of a connection together."""
+    """How much of all calls of a connection may be on its way. Not below 65,535 either."""
 
     held_bytes_max: int = 256 * MEBI
     """Of messages that are not there yet as a whole, or not read, of *all* connections of a

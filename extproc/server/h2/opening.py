@@ -95,6 +95,7 @@ class Opening(Controls):
         head = self.heads.known.get(block) or self.heads.head(block)
         self.last_id = stream_id
         if head is None or len(self.calls) >= self.streams_max:
+            self.turned_away += 1
             self.charge()
             self.cut[stream_id] = None
             code = Code.PROTOCOL_ERROR if head is None else Code.REFUSED_STREAM
