@@ -12,8 +12,12 @@ class Limits(NamedTuple):
     message_bytes_max: int = 4 * MEBI
     """Of one message; beyond, its call ends with RESOURCE_EXHAUSTED."""
 
-    streams_max: int = 1000
+    streams_max: int = 1024
     """Open at a time; further ones are refused with REFUSED_STREAM."""
+
+    streams_early_max: int = 10_000
+    """The same until the peer has acknowledged that: an Envoy that just started may have as many
+    requests waiting, and answers each with 500 that is refused."""
 
     stream_window: int = MEBI
     """What a call may send before we have read it. Not below 65,535, which is every stream's

@@ -55,22 +55,20 @@ class Server:
         for shell in list(self.shells):
             shell.connection.leave()
             shell.flush()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._emptied()
+        await self._emptied(seconds)
         for shell in list(self.shells):
             shell.connection.cut_off()
             shell.flush()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(FLUSH_SECONDS):
-                await self._emptied()
+        await self._emptied(FLUSH_SECONDS)
         for shell in list(self.shells):
             shell.abort()
-        await self._emptied()
+        await self._emptied(FLUSH_SECONDS)
 
-    async def _emptied(self) -> None:
-        while self.shells:
-            await next(iter(self.shells)).closed
+    async def _emptied(self, seconds: float) -> None:
+        """Wait until every connection is closed, but no longer than this."""
+        deadline = self.loop.time() + seconds
+        while self.shells and (left := deadline - self.loop.time()) > 0:
+            await asyncio.wait([shell.closed for shell in self.shells], timeout=left)
 
 
 class Shell(asyncio.Protocol):
