@@ -62,9 +62,9 @@ async def channel(
         yield opened
 
 
-async def _messages(*messages: bytes) -> AsyncIterator[bytes]:
-    for message in messages:
-        yield message
+async def _messages(*texts: bytes) -> AsyncIterator[bytes]:
+    for text in texts:
+        yield text
 
 
 def test_calls_of_all_four_kinds() -> None:

@@ -5,7 +5,7 @@ made before. Whatever does not fit the peer's windows takes the long way, a queu
 """
 
 from extproc.server.h2 import answers
-from extproc.server.h2.answers import PREFIX_BYTES
+from extproc.server.h2.answers import PREFIX_BYTES, first_message, next_message
 from extproc.server.h2.frames import DATA, END_STREAM, FRAME_BYTES_MAX, Code, frame, rst_stream
 from extproc.server.h2.heads import Head
 from extproc.server.h2.inbound import NOBODY, Handler, Inbound
@@ -18,9 +18,18 @@ class Call(Inbound):
     __slots__ = ("_queue", "_queued_at", "_tail", "credit", "is_answered")
 
     def __init__(self, link: Link, stream_id: int, head: Head) -> None:
-        super().__init__(link, stream_id, head)
+        self._link = link
+        self.id = stream_id
+        self.head = head
+        self.handler = NOBODY
+        self.window = link.limits.stream_window
         self.credit = link.initial_credit
-        self.is_answered = False
+        self.length_left = head.length
+        self.is_open = True
+        self.is_plain = head.is_plain
+        self.is_ended = self.is_answered = False
+        self._is_paused = self._is_draining = self._is_told = False
+        self._rest: bytearray | None = None
         self._queue: bytearray | None = None
         self._queued_at = 0.0
         self._tail: bytes | None = None
@@ -45,14 +54,15 @@ class Call(Inbound):
             return
         self.credit -= size
         link.credit -= size
-        if not link.out:
+        out = link.out
+        if not out:
             link.wake()
         if self.is_answered:
-            link.out.append(answers.next_message(self.id, size))
+            out.append(next_message(self.id, size))
         else:
             self.is_answered = True
-            link.out.append(answers.first_message(self.id, size))
-        link.out.append(message)
+            out.append(first_message(self.id, size))
+        out.append(message)
 
     def finish(self, status: int = answers.OK, text: str = "") -> None:
         """End the call. Does nothing once it is over.
@@ -77,7 +87,8 @@ class Call(Inbound):
         del link.calls[self.id]
         if link.timed:
             link.timed.pop(self.id, None)
-        self._let_go()
+        if self._rest is not None:
+            self._let_go()
 
     # The long way out.
 

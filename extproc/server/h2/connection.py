@@ -5,6 +5,7 @@ only one stream is at fault (§5.4); `is_over` then says that the connection may
 """
 
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from extproc.server.h2 import frames
 from extproc.server.h2.answers import PREFIX_BYTES
@@ -18,6 +19,8 @@ from extproc.server.h2.frames import (
     ID_MAX,
     PADDED,
     PREFACE,
+    RST_BYTES,
+    RST_STREAM,
     Code,
     PeerError,
     unpack_head,
@@ -27,6 +30,8 @@ from extproc.server.h2.heads import Method
 from extproc.server.h2.inbound import unpack_prefix
 from extproc.server.h2.limits import Held, Limits
 from extproc.server.h2.opening import WORD_MAX, Opening
+
+_NOT_CUT: Final = 0
 
 
 class Connection(Opening):
@@ -49,6 +54,7 @@ class Connection(Opening):
     ) -> None:
         super().__init__(methods, limits, held or Held(), clock, wake, on_bug)
         self._input = b""
+        self._cut_max = limits.cut_max
         self._window_low = limits.connection_window // 2
         self._call_window_low = limits.stream_window // 2
 
@@ -59,15 +65,20 @@ class Connection(Opening):
         if self.has_failed:
             return b""
         # So nobody is woken for what goes out with what we return.
-        self.out.append(b"")
+        out = self.out
+        out.append(b"")
         self.is_quiet = False
         try:
             self._read(self._input + data if self._input else data)
         except PeerError as error:
             self.fail(error)
-        if len(self.cut) > self.limits.cut_max:
+        if len(self.cut) > self._cut_max:
             self.forget_cut()
-        return self.flush()
+        if self.is_choked:
+            return self.flush()
+        data = b"".join(out)
+        out.clear()
+        return data
 
     def flush(self) -> bytes:
         """Return what is to be sent now."""
@@ -93,8 +104,9 @@ class Connection(Opening):
     def _read(self, data: bytes) -> None:  # noqa: C901, PLR0912  # the short ways, in one piece
         """Take every frame that is there as a whole, and keep the rest.
 
-        The two short ways are those of nearly all frames: a call that begins as another did,
-        and a message that is one frame. Everything else is dispatched.
+        The three short ways are those of nearly all frames: a call that begins as another did,
+        a message that is one frame, and the end of a stream that we had ended before. Everything
+        else is dispatched.
         """
         at, end = 0, len(data)
         if not self.is_greeted:
@@ -104,7 +116,7 @@ class Connection(Opening):
                 return
         elif self.block is not None:
             at = self.continue_block(data, 0)
-        calls, known = self.calls, self.heads.known
+        calls, cut, known = self.calls, self.cut, self.heads.known
         while end - at >= HEAD_BYTES:
             word, flags, stream_id = unpack_head(data, at)
             start = at + HEAD_BYTES
@@ -135,6 +147,9 @@ class Connection(Opening):
                         except Exception as error:  # noqa: BLE001  # a barrier between calls
                             call.fail(error)
                         continue
+            elif kind == RST_STREAM:
+                if stop - start == RST_BYTES and cut.pop(stream_id, _NOT_CUT) is None:
+                    continue
             elif kind == HEADERS and flags == END_HEADERS and self.last_id < stream_id <= ID_MAX:
                 head = known.get(data[start:stop])
                 if head is not None and stream_id & 1 and len(calls) < self.streams_max:

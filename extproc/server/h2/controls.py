@@ -10,6 +10,7 @@ from extproc.server.h2.frames import (
     ID_MAX,
     PING_BYTES,
     PRIORITY_BYTES,
+    RST_BYTES,
     WINDOW_DEFAULT,
     WINDOW_MAX,
     Code,
@@ -257,7 +258,7 @@ class Controls(Link):
 
     def on_rst_stream(self, stream_id: int, payload: bytes) -> None:
         """§6.4."""
-        if len(payload) != 4:  # noqa: PLR2004  # one number
+        if len(payload) != RST_BYTES:
             raise PeerError(Code.FRAME_SIZE_ERROR, "rst_stream of a wrong size")
         if stream_id == 0:
             raise PeerError(Code.PROTOCOL_ERROR, "rst_stream of no stream")

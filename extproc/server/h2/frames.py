@@ -37,6 +37,7 @@ HAS_PRIORITY: Final = 0x20
 
 PING_BYTES: Final = 8
 PRIORITY_BYTES: Final = 5
+RST_BYTES: Final = 4
 SETTING_BYTES: Final = 6
 
 

@@ -45,7 +45,7 @@ NOBODY: Final = Nobody()
 
 
 class Inbound:
-    """The receiving half of a call."""
+    """The receiving half of a call; the call itself sets it up, in one go."""
 
     __slots__ = (
         "_is_draining",
@@ -63,23 +63,24 @@ class Inbound:
         "window",
     )
 
-    def __init__(self, link: Link, stream_id: int, head: Head) -> None:
-        self._link = link
-        self.id = stream_id
-        self.head = head
-        self.handler: Handler = NOBODY
-        self.window = link.limits.stream_window
-        self.is_open = True
-        """Whether an answer may still be given."""
-        self.is_plain = head.is_plain
-        """Whether a message that comes as one frame needs no other look."""
-        self.is_ended = False
-        """Whether the peer has said all."""
-        self.length_left = head.length
-        self._rest: bytearray | None = None
-        self._is_paused = False
-        self._is_draining = False
-        self._is_told = False
+    _link: Link
+    id: int
+    head: Head
+    handler: Handler
+    window: int
+    """What the peer may send before it hears from us."""
+    length_left: int | None
+    """What is missing of the content-length, if there is one."""
+    is_open: bool
+    """Whether an answer may still be given."""
+    is_plain: bool
+    """Whether a message that comes as one frame needs no other look."""
+    is_ended: bool
+    """Whether the peer has said all."""
+    _rest: bytearray | None
+    _is_paused: bool
+    _is_draining: bool
+    _is_told: bool
 
     def begin(self, handler: Handler) -> None:
         """Have this handler from now on, unless the call is over already."""
