@@ -5,8 +5,8 @@
 One real Envoy for each server, all running at once; rounds alternate between them, so that the
 machine's moods hit both. A request is one gRPC stream with two messages each way and a body of
 2 KB. Envoy answers by itself behind the filter: no upstream takes part. CPU is what the kernel
-counted for the server's process. Both decode and encode the same protobufs, which is in the
-figures of both.
+counted for the server's process. Both decode and encode the same protobufs, which is in their
+figures; what a server costs that does not even look at its messages stands beside them.
 """
 
 import argparse
@@ -26,9 +26,10 @@ from bench.through_envoy import BODY_BYTES, answer_by_itself
 from extproc.demo.envoy import ADAPTERS, Gateway, Wiring, gateway
 from extproc.demo.process import Child, child
 
-SERVERS: Final[Mapping[str, str]] = {
-    "ours": "bench.transport_server",
-    "grpc.aio": "bench.noop_server",
+SERVERS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ours": ("bench.transport_server",),
+    "ours, messages unread": ("bench.transport_server", "unread"),
+    "grpc.aio": ("bench.noop_server",),
 }
 CONNECTIONS: Final = (1, 16, 64)
 BODIES: Final = 200
@@ -47,9 +48,9 @@ def peers(directory: Path) -> Iterator[dict[str, Peer]]:
     with ExitStack() as stack:
         found = {}
         for name, module in SERVERS.items():
-            home = directory / module
+            home = directory / "-".join(module)
             home.mkdir()
-            arguments = [sys.executable, "-m", module]
+            arguments = [sys.executable, "-m", *module]
             server = stack.enter_context(child("server", arguments, directory=home))
             port = int(server.wait_for_line("listening on ").rpartition(":")[2])
             wiring = Wiring(port, dict.fromkeys(ADAPTERS, 1), trusts_tenant_header=True)
@@ -93,7 +94,7 @@ def table(found: Mapping[str, Peer], *, connections: int, rounds: int, requests:
     for name, measured in figures.items():
         server, envoy = zip(*measured, strict=True)
         print(
-            f"    {name:<10}{statistics.median(server):7.1f} ({min(server):.1f}..{max(server):.1f})"
+            f"    {name:<22}{statistics.median(server):7.1f} ({min(server):.1f}..{max(server):.1f})"
             f"   Envoy {statistics.median(envoy):6.1f}"
         )
     for name in list(figures)[1:]:
