@@ -8,12 +8,13 @@ the same connection in all other ways.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import uvloop
 
 from extproc.server.h2 import heads, shell
 from extproc.server.h2.call import Call
+from extproc.server.h2.compression import Field
 from extproc.server.h2.inbound import Inbound
 
 
@@ -39,7 +40,7 @@ _judged = heads.judged
 
 
 def anything(
-    fields: heads.Fields, methods: Mapping[bytes, heads.Method], list_bytes_max: int
+    fields: Sequence[Field], methods: Mapping[bytes, heads.Method], list_bytes_max: int
 ) -> heads.Head | None:
     """As ever, but every well-formed request is a call of `Answer`."""
     head = _judged(fields, methods, list_bytes_max)

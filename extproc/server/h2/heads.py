@@ -2,29 +2,28 @@
 
 A block that changed no table when it was decoded means the same until a table changes. A peer
 that calls one method over and over sends the same few bytes each time, so most blocks are looked
-up. `hpack` does the decoding; nothing here reads HPACK itself.
+up.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hpack import Decoder, HPACKError, OversizedHeaderListError
-
 from extproc.server.h2 import answers
-from extproc.server.h2.frames import FRAME_BYTES_MAX, Code, PeerError
+from extproc.server.h2.compression import FIELD_BYTES, Compression, Field
+from extproc.server.h2.frames import FRAME_BYTES_MAX
 from extproc.server.h2.limits import HEAD_BLOCK_BYTES_MAX, Limits
 
 if TYPE_CHECKING:
     from extproc.server.h2.call import Call
     from extproc.server.h2.inbound import Handler
 
-Fields = tuple[tuple[bytes, bytes], ...]
 Method = Callable[["Call"], "Handler"]
 
-FIELD_BYTES: Final = 32
-"""What a field costs beside its name and value, RFC 9113 §6.5.2."""
+FIELDS_JUDGED_MAX: Final = 256
+"""Remembered, of all connections; of 32 kB each at worst."""
 
 _PSEUDO: Final = frozenset({b":method", b":scheme", b":path", b":authority"})
 _NEEDED: Final = frozenset({b":method", b":scheme", b":path"})
@@ -53,7 +52,7 @@ class Head:
 
     __slots__ = ("encoding", "fields", "is_plain", "length", "method", "path", "refusal", "timeout")
 
-    def __init__(self, path: bytes, fields: Fields) -> None:
+    def __init__(self, path: bytes, fields: Sequence[Field]) -> None:
         self.path = path
         self.fields = fields
         self.method: Method | None = None
@@ -73,11 +72,11 @@ class Heads:
         self._list_bytes_max = limits.header_list_bytes_max
         self._known_max = limits.heads_max
         self._is_plain = limits.message_bytes_max >= FRAME_BYTES_MAX
-        self._decoder = Decoder(max_header_list_size=2 * limits.header_list_bytes_max)
+        self._compression = Compression(2 * limits.header_list_bytes_max)
         self.known: dict[bytes, Head] = {}
         """By their blocks, as of now."""
 
-    def fields(self, block: bytes) -> Fields:
+    def fields(self, block: bytes) -> list[Field]:
         """Decode one block. All must be, in their order, even those of streams that are closed.
 
         Raises:
@@ -102,29 +101,16 @@ class Heads:
             self.known[block] = head
         return head
 
-    def _decoded(self, block: bytes) -> tuple[Fields, bool]:
-        """The fields, and whether the table is as it was before."""
-        table = self._decoder.header_table
-        entries = table.dynamic_entries
-        size, number, newest = table.maxsize, len(entries), entries[0] if entries else None
-        try:
-            found = tuple(
-                (bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)
-            )
-        except OversizedHeaderListError as error:
-            raise PeerError(Code.ENHANCE_YOUR_CALM, "too many headers") from error
-        except (HPACKError, IndexError, ValueError) as error:
-            raise PeerError(Code.COMPRESSION_ERROR, "no such headers") from error
-        # An entry that is added is a new one, in front; then a size update can't come any more.
-        is_lasting = (size, number) == (table.maxsize, len(entries)) and (
-            newest is None or newest is entries[0]
-        )
+    def _decoded(self, block: bytes) -> tuple[list[Field], bool]:
+        fields, is_lasting = self._compression.decode(block)
         if not is_lasting:
             self.known.clear()
-        return found, is_lasting
+        return fields, is_lasting
 
 
-def judged(fields: Fields, methods: Mapping[bytes, Method], list_bytes_max: int) -> Head | None:
+def judged(
+    fields: Sequence[Field], methods: Mapping[bytes, Method], list_bytes_max: int
+) -> Head | None:
     """What a call with these headers is; None if they are malformed (RFC 9113 §8.1.1)."""
     named = _named(fields)
     if named is None or not named.keys() >= _NEEDED or not named[b":path"]:
@@ -153,28 +139,27 @@ def judged(fields: Fields, methods: Mapping[bytes, Method], list_bytes_max: int)
     return head
 
 
-def _named(fields: Fields) -> dict[bytes, bytes] | None:
+def _named(fields: Sequence[Field]) -> dict[bytes, bytes] | None:
     """The last value by name; None if a field or their order is malformed."""
     named: dict[bytes, bytes] = {}
     are_regular = False
     for name, value in fields:
-        if name[:1] == b":":
-            if are_regular or name not in _PSEUDO or name in named:
+        if name in _PSEUDO:
+            if are_regular or name in named or _BAD_VALUE.search(value):
                 return None
-        elif is_malformed(name, value):
+        elif is_malformed(name, value) or (
+            name == b"content-length" and named.get(name, value) != value
+        ):
             return None
         else:
             are_regular = True
-            if name == b"content-length" and named.get(name, value) != value:
-                return None
-        if _BAD_VALUE.search(value):
-            return None
         named[name] = value
     return named
 
 
+@lru_cache(FIELDS_JUDGED_MAX)
 def is_malformed(name: bytes, value: bytes) -> bool:
-    """Whether no request or trailers may have this field, RFC 9113 §8.2; not for `:names`."""
+    """Whether no request or trailers may have this field, RFC 9113 §8.2."""
     return (
         not _NAME.fullmatch(name)
         or name in _OF_CONNECTION
