@@ -88,7 +88,7 @@ class Peer:
         self,
         limits: Limits | None = None,
         *,
-        method: Callable[[Call], Handler] = Handler,
+        method: Callable[[Call], Any] = Handler,
         is_greeted: bool = True,
         held: Held | None = None,
         settings: dict[int, int] | None = None,
@@ -96,9 +96,9 @@ class Peer:
         self.now = 1000.0
         self.woken = 0
         self.bugs: list[Exception] = []
-        self.handlers: list[Handler] = []
+        self.handlers: list[Any] = []
 
-        def new(call: Call) -> Handler:
+        def new(call: Call) -> Any:
             self.handlers.append(method(call))
             return self.handlers[-1]
 
