@@ -84,6 +84,28 @@ def test_messages_come_in_any_pieces(cuts: tuple[int, ...]) -> None:
     assert peer.connection.held.bytes == 0
 
 
+def test_a_part_that_looks_like_a_message_is_none() -> None:
+    peer = Peer(method=Silent)
+    peer.open(1)
+    inner = message(b"inner")
+
+    peer.data(1, b"\0" + len(inner).to_bytes(4))
+    peer.data(1, inner)
+
+    assert peer.handlers[0].heard == [inner]
+
+
+def test_a_call_that_ends_forgets_what_was_half_there() -> None:
+    peer = Peer()
+    peer.open(1)
+    peer.data(1, message(b"a") + b"\0\0")
+    assert peer.connection.held.bytes == 2
+
+    peer.handlers[0].call.finish()
+
+    assert peer.connection.held.bytes == 0
+
+
 def test_a_large_message_comes_and_goes_whole() -> None:
     peer = Peer(settings={4: 1 << 24})
     peer.send(*[])

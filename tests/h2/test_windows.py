@@ -44,6 +44,7 @@ def test_answers_wait_for_the_window_of_the_connection() -> None:
     assert brief(third) == ["headers 5"]
     assert brief(after) == ["data 3 70", "headers 3 end", "data 5 6", "headers 5 end"]
     assert peer.connection.credit == 24
+    assert peer.connection.waiting == {}
 
 
 def test_a_smaller_initial_window_leaves_less_than_nothing() -> None:
@@ -157,6 +158,7 @@ def test_who_pauses_hears_of_the_end_afterwards_and_once() -> None:
     handler.call.resume()
     assert handler.heard == [b"pause", b"one", b"pause"]
     handler.call.resume()
+    handler.call.pause()
     handler.call.resume()
 
     assert handler.heard == [b"pause", b"one", b"pause", b"two", "end"]
@@ -181,6 +183,8 @@ def test_an_answer_that_nobody_takes_is_given_up() -> None:
     peer.open(1)
     peer.data(1, message(b"x"), "END_STREAM")
 
+    assert brief(peer.tick(4.9)) == []
+    assert brief(peer.send(update(1, 1))) == ["data 1 1"]
     assert brief(peer.tick(4.9)) == []
     assert brief(peer.tick(0.2)) == ["rst 1 8"]
     assert peer.connection.calls == {}

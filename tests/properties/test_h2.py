@@ -173,7 +173,11 @@ def test_no_bytes_whatever_do_more_than_end_their_connection(
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("send"), st.sampled_from([1, 3, 5]), st.integers(0, 3_000)),
+        st.tuples(
+            st.just("send"),
+            st.sampled_from([1, 3, 5]),
+            st.integers(0, 3_000) | st.sampled_from([16_000, 20_000]),
+        ),
         st.tuples(st.just("stream"), st.sampled_from([1, 3, 5]), st.integers(1, 3_000)),
         st.tuples(st.just("connection"), st.just(0), st.integers(1, 5_000)),
         st.tuples(st.just("initial"), st.just(0), st.integers(0, 5_000)),
@@ -183,7 +187,7 @@ STEPS = st.lists(
 )
 
 
-@given(STEPS, st.integers(0, 5_000))
+@given(STEPS, st.integers(0, 5_000) | st.just(1 << 20))
 def test_windows_are_kept_and_used_and_no_byte_is_lost(  # noqa: C901  # a peer in one piece
     steps: list[tuple[str, int, int]], initial: int
 ) -> None:

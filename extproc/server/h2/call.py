@@ -37,18 +37,15 @@ class Call(Inbound):
     # What a handler asks for.
 
     def send(self, message: bytes) -> None:
-        """Send one message. Does nothing once the call is over."""
+        """Send one message. Does nothing once the call is over.
+
+        While anything is queued, one of the windows has nothing left: so none overtakes it.
+        """
         if not self.is_open:
             return
         link = self._link
         size = len(message) + PREFIX_BYTES
-        if (
-            size > self.credit
-            or size > link.credit
-            or size > FRAME_BYTES_MAX
-            or self._queue is not None
-            or link.must_resize
-        ):
+        if size > self.credit or size > link.credit or size > FRAME_BYTES_MAX or link.must_resize:
             self._answer()
             self._enqueue(b"\0" + (size - PREFIX_BYTES).to_bytes(4) + message)
             return
