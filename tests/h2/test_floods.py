@@ -60,6 +60,14 @@ def test_frames_that_ask_for_work_and_are_no_call(frame: Frame) -> None:
     assert 50 <= drowned(peer, lambda _: peer.send(frame)) <= 130
 
 
+def test_settings_that_change_many_windows_weigh_more() -> None:
+    peer = Peer(Limits(controls_burst=100, controls_per_stream=0), method=Silent)
+    for number in range(160):
+        peer.open(2 * number + 1)
+
+    assert drowned(peer, lambda n: peer.send(SettingsFrame(0, settings={4: n}))) == 9
+
+
 def test_unknown_frames() -> None:
     peer = Peer(LIMITS)
 

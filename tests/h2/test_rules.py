@@ -205,8 +205,11 @@ def test_data_of_a_stream_that_the_client_ended_is_an_error_of_the_stream() -> N
     peer.open(3)
     peer.send(RstStreamFrame(3))
 
+    peer.open(5, "END_STREAM")
+
     assert brief(peer.data(1, b"x")) == [f"rst 1 {CLOSED}"]
     assert brief(peer.data(3, b"x")) == [f"rst 3 {CLOSED}"]
+    assert brief(peer.open(5, "END_STREAM")) == [f"rst 5 {CLOSED}"]
     assert peer.handlers[0].heard == ["end", "cancel"]
     assert not peer.connection.is_over
 
@@ -364,6 +367,15 @@ def test_more_streams_than_allowed_are_refused_and_others_go_on() -> None:
     assert brief(peer.data(1, message(b"a"), "END_STREAM"))[-1] == "headers 1 end"
     peer.open(7)
     assert brief(peer.data(7, message(b"a"))) == ["headers 7", "data 7 6"]
+
+
+def test_headers_that_are_known_are_judged_as_others_are() -> None:
+    peer = Peer(method=Silent)
+    peer.open(1)
+    peer.open(3)
+    assert len(peer.connection.heads.known) == 1
+
+    assert brief(peer.open(4)) == [f"goaway 3 {PROTOCOL}"]
 
 
 def test_a_client_may_open_more_streams_before_it_knows_how_many() -> None:

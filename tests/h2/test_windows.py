@@ -147,6 +147,24 @@ def test_who_pauses_makes_its_peer_wait_and_no_other() -> None:
     assert peer.connection.held.bytes == 0
 
 
+class Bouncing(Silent):
+    """Asks for more while it is being told."""
+
+    def on_message(self, message: bytes) -> None:
+        super().on_message(message)
+        self.call.pause()
+        self.call.resume()
+
+
+def test_who_resumes_while_being_told_hears_everything_once() -> None:
+    peer = Peer(method=Bouncing)
+    peer.open(1)
+
+    peer.data(1, b"".join(message(b"%d" % number) for number in range(50)), "END_STREAM")
+
+    assert peer.handlers[0].heard == [*(b"%d" % number for number in range(50)), "end"]
+
+
 def test_who_pauses_hears_of_the_end_afterwards_and_once() -> None:
     peer = Peer(method=Silent)
     peer.open(1)
