@@ -5,6 +5,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from extproc.server.h2.asynchronous import Context, Unary
 from extproc.server.h2.call import Call
 from extproc.server.h2.health import Health
 from extproc.server.h2.limits import Limits
@@ -256,6 +258,54 @@ def test_a_peer_that_reads_nothing_is_given_up() -> None:
     assert 100 < len(asked) < CALLS
 
 
+def test_a_peer_that_reads_late_gets_everything() -> None:
+    asked: list[Handler] = []
+
+    def method(call: Call) -> Handler:
+        asked.append(Handler(call))
+        return asked[-1]
+
+    async def run() -> int:
+        async with (
+            serve("127.0.0.1:0", {ECHO.encode(): method}, drain_seconds=0) as port,
+            asyncio.timeout(DEADLINE_SECONDS),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=20_000)
+            writer.write(requests(b"x" * 10_000, calls=CALLS))
+            before = -1
+            while before < len(asked):  # until the server has stopped reading
+                before = len(asked)
+                await asyncio.sleep(0.1)
+            assert before < CALLS
+            ends = 0
+            while ends < CALLS:
+                ends += (await reader.readuntil(TRAILERS_OK)).endswith(TRAILERS_OK)
+            writer.transport.abort()
+            return ends
+
+    assert asyncio.run(run()) == CALLS
+
+
+async def double(text: bytes, context: Context) -> bytes:
+    del context
+    await asyncio.sleep(0)
+    return text * 2
+
+
+def test_answers_that_come_later_are_sent() -> None:
+    async def run() -> None:
+        method = partial(Unary[bytes, bytes], double, bytes, bytes)
+        async with (
+            serve("127.0.0.1:0", {b"/test.Echo/Double": method}, drain_seconds=5) as port,
+            asyncio.timeout(DEADLINE_SECONDS),
+            grpc.aio.insecure_channel(f"127.0.0.1:{port}") as opened,
+        ):
+            assert await opened.unary_unary("/test.Echo/Double")(b"a", timeout=10) == b"aa"
+
+    uvloop.run(run())
+
+
+TRAILERS_OK = b"\x0bgrpc-status\x010"
 CALLS = 4_000
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -285,6 +286,29 @@ def test_what_is_held_for_a_request_that_went_away_is_given_back(
 
         assert desk.told == [("given_up", "")]
         assert ledger.log in (["asked", "cancelled", "released"], ["asked", "released"])
+
+    in_loop(work)
+
+
+def test_a_ledger_that_does_not_stop_when_told_is_heard_out_and_told_of_once(bare: Bare) -> None:
+    async def work() -> None:
+        async def wait() -> None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+
+        ledger = Noted(bare, wait)
+        desk = Desk(bare, ledger)
+        desk.peer.open(1)
+        desk.peer.data(1, HEAD)
+        desk.peer.data(1, BODY)
+        await asyncio.sleep(0)
+
+        desk.peer.send(RstStreamFrame(1))
+        await until(lambda: desk.told != [])
+        await asyncio.sleep(0)
+
+        assert len(desk.told) == 1
+        assert ledger.log[:2] == ["asked", "held"]
 
     in_loop(work)
 
