@@ -15,6 +15,7 @@ import pytest
 import uvloop
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from extproc.server.h2 import shell
 from extproc.server.h2.asynchronous import Context, Unary
 from extproc.server.h2.call import Call
 from extproc.server.h2.health import Health
@@ -230,6 +231,72 @@ def test_an_address_that_is_taken_is_an_error_in_words() -> None:
                     pass
 
     uvloop.run(run())
+
+
+def test_connections_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "CONNECTIONS_MAX", 2)
+
+    async def run() -> list[bytes]:
+        async with (
+            serve("127.0.0.1:0", METHODS, drain_seconds=0) as port,
+            asyncio.timeout(DEADLINE_SECONDS),
+        ):
+            heard = []
+            writers = []
+            for _ in range(3):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writers.append(writer)
+                try:
+                    heard.append(await reader.read(9))
+                except ConnectionError:
+                    heard.append(b"")
+            for writer in writers:
+                writer.transport.abort()
+            return heard
+
+    first, second, third = asyncio.run(run())
+
+    assert first == second != b""
+    assert third == b""
+
+
+class Stuck(asyncio.Transport):
+    """A socket into which nothing more goes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        del high, low
+
+    def write(self, data: object) -> None:
+        del data
+
+    def is_closing(self) -> bool:
+        return "close" in self.calls
+
+    def close(self) -> None:
+        self.calls.append("close")
+
+    def abort(self) -> None:
+        self.calls.append("abort")
+
+
+def test_a_peer_that_does_not_read_its_goodbye_is_given_up() -> None:
+    async def run() -> list[str]:
+        server = shell.Server(METHODS, Limits(stall_seconds=0.05), is_encrypted=False)
+        stuck, one = Stuck(), shell.Shell(server)
+        one.connection_made(stuck)
+        one.data_received(b"GET / HTTP/1.1\r\n\r\n")
+        assert stuck.calls == ["close"]
+        one.tick()
+        assert stuck.calls == ["close"]
+        await asyncio.sleep(0.06)
+        one.tick()
+        return stuck.calls
+
+    assert asyncio.run(run()) == ["close", "abort"]
 
 
 def test_a_peer_that_reads_nothing_is_given_up() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hpack import Encoder
 from hyperframe.frame import (
     ContinuationFrame,
     DataFrame,
@@ -17,6 +18,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from extproc.server.h2.compression import STRINGS_MAX, Compression
 from extproc.server.h2.limits import Limits
 from tests.h2.peer import ECHO, Peer, Silent, brief, headers, message
 
@@ -88,6 +90,25 @@ def test_time_and_calls_make_up_for_such_frames() -> None:
             peer.data(stream_id, message(b"a"), "END_STREAM")
 
     assert not peer.connection.is_over
+
+
+def test_what_is_not_spent_is_not_saved_up() -> None:
+    peer = Peer(LIMITS)
+    peer.now += 1_000_000
+
+    assert drowned(peer, lambda _: peer.send(PingFrame(0))) == LIMITS.controls_burst
+
+
+def test_strings_are_remembered_up_to_a_limit() -> None:
+    compression = Compression(32_768)
+    encoder = Encoder()
+
+    for number in range(1000):
+        compression.decode(encoder.encode([("x-a", f"huffman{number}")]))
+        assert len(compression._strings) <= STRINGS_MAX  # noqa: SLF001  # nobody sees it
+
+    compression.decode(encoder.encode([("x-a", "y" * 1_000)]))
+    assert max(map(len, compression._strings)) < 100  # noqa: SLF001  # the same
 
 
 def test_rapid_reset() -> None:

@@ -239,6 +239,7 @@ def test_a_window_update_of_nothing_is_an_error_of_its_stream() -> None:
     peer.open(1)
 
     assert brief(peer.raw(raw_frame(8, 0, 1, b"\0\0\0\0"))) == [f"rst 1 {PROTOCOL}"]
+    assert peer.data(1, b"on its way", "END_STREAM") == []
     assert peer.handlers[0].heard == ["cancel"]
 
 
@@ -399,6 +400,8 @@ def test_a_table_that_the_peer_makes_smaller_is_acknowledged_in_the_next_block()
     assert answers[0].data.startswith(b"\x20")
     assert not answers[2].data.startswith(b"\x20")
     assert peer.fields(answers[0])[":status"] == "200"
+    peer.open(3)
+    assert not peer.data(3, message(b"a"))[0].data.startswith(b"\x20")
 
 
 def test_push_promise_is_never_ours_to_take() -> None:

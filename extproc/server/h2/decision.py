@@ -160,7 +160,8 @@ class Decision:
             action = exchange.receive(await asked)
             while isinstance(action, Reserve):
                 action = exchange.receive(await self._of.ledger.reserve(action))
-            self._answer(action, began)
+            if self._call.is_open:  # else it was cancelled, and the ledger did not mind
+                self._answer(action, began)
         except Exception as error:  # noqa: BLE001  # a barrier between exchanges
             self._fail(error)
         finally:

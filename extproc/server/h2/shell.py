@@ -19,6 +19,9 @@ TICK_SECONDS: Final = 0.25
 CONNECTIONS_MAX: Final = 10_000
 """Beyond, a new connection is closed at once."""
 
+BACKLOG: Final = 1024
+"""Connections that the kernel has taken and we have not."""
+
 WRITE_BYTES_HIGH: Final = 1 << 20
 """Unsent beyond what the kernel takes; beyond, we don't read on until it is less."""
 
@@ -120,7 +123,7 @@ class Shell(asyncio.Protocol):
         if answer:
             self._transport.write(answer)
         if connection.is_leaving and connection.is_over:
-            self._transport.close()
+            self._close()
 
     def eof_received(self) -> bool:
         """A peer that says no more than this hears no more either."""
@@ -141,8 +144,8 @@ class Shell(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         """Go on."""
-        self._stalled_at = None
         if not self._transport.is_closing():
+            self._stalled_at = None
             self._transport.resume_reading()
 
     def _wake(self) -> None:
@@ -170,6 +173,12 @@ class Shell(asyncio.Protocol):
         if data and not self._transport.is_closing():
             self._transport.write(data)
         if self.connection.is_leaving and self.connection.is_over:
+            self._close()
+
+    def _close(self) -> None:
+        """Close once all is written, for which there is as much time as for any other write."""
+        if not self._transport.is_closing():
+            self._stalled_at = self._stalled_at or time.monotonic()
             self._transport.close()
 
     def abort(self) -> None:
@@ -208,7 +217,12 @@ async def serve(
     server = Server(methods, limits or Limits(), is_encrypted=ssl is not None)
     try:
         listener = await server.loop.create_server(
-            lambda: Shell(server), host.strip("[]"), int(port), ssl=ssl, backlog=1024
+            lambda: Shell(server),
+            host.strip("[]"),
+            int(port),
+            ssl=ssl,
+            ssl_handshake_timeout=None if ssl is None else server.limits.handshake_seconds,
+            backlog=BACKLOG,
         )
     except OSError as error:
         msg = f"{address} can't be bound: {error}"
