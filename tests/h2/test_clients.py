@@ -359,7 +359,9 @@ async def double(text: bytes, context: Context) -> bytes:
     return text * 2
 
 
-def test_answers_that_come_later_are_sent() -> None:
+def test_answers_that_come_later_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shell, "TICK_SECONDS", 1_000)
+
     async def run() -> None:
         method = partial(Unary[bytes, bytes], double, bytes, bytes)
         async with (
