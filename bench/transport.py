@@ -23,7 +23,8 @@ from typing import Final, NamedTuple
 from bench.corpus import chats
 from bench.load import drive
 from bench.through_envoy import BODY_BYTES, answer_by_itself
-from extproc.demo.envoy import ADAPTERS, Gateway, Wiring, gateway
+from extproc.demo.attachment import Wiring
+from extproc.demo.envoy import ADAPTERS, Gateway, gateway
 from extproc.demo.process import Child, child
 
 SERVERS: Final[Mapping[str, tuple[str, ...]]] = {

@@ -14,24 +14,23 @@ from bench.corpus import chats
 from bench.load import drive
 from bench.through_envoy import answer_by_itself
 from bench.transport_server import Nothing
-from extproc.demo.envoy import ADAPTERS, Gateway, Wiring, gateway
+from extproc.demo.attachment import Wiring
+from extproc.demo.envoy import ADAPTERS, SERVICE_STATS, Gateway, gateway
 from extproc.server.h2.call import Call
 from extproc.server.h2.inbound import Handler
 from extproc.server.h2.limits import Limits
 from extproc.server.h2.shell import serve
 from tests.h2.peer import Silent
 
-VERSIONS = ("1.36.4", "1.40.0")
 PROCESS = b"/envoy.service.ext_proc.v3.ExternalProcessor/Process"
 MEBI = 1 << 20
 
 Look = Callable[[Gateway], object]
 
 
-@pytest.fixture(params=VERSIONS)
-def version(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    return found
+@pytest.fixture
+def version(envoy_version: str) -> str:
+    return envoy_version
 
 
 @contextmanager
@@ -73,7 +72,7 @@ async def served(
 
 
 def cluster(found: Gateway) -> Mapping[str, int]:
-    return found.stats("cluster.llm-extproc.")
+    return found.stats(SERVICE_STATS)
 
 
 def test_every_request_is_answered_and_envoy_finds_no_fault(tmp_path: Path, version: str) -> None:
