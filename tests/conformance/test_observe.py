@@ -11,7 +11,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from extproc.demo.envoy import SERVICE_STATS
 from extproc.exchange.sightings import EVENT_BYTES
 from extproc.server.meeting import PARK_SECONDS
 from tests.conformance.harness import CHAT, DEADLINE_SECONDS, Mesh, chat, head, mark, running, until
@@ -147,7 +146,7 @@ async def test_http2_and_trailers_are_observed_to_the_end(
         assert await it.charged() == 8
         # Not after Envoy's `deferred_close_timeout`, which would say `cut_off`.
         await it.comes_to(watched=1, met=1)
-        await it.until(lambda: observer.stat(SERVICE_STATS + "upstream_rq_active") == 0)
+        await it.until(lambda: observer.stat("cluster.llm-extproc.upstream_rq_active") == 0)
 
 
 async def test_an_answer_that_its_client_abandons_is_charged_what_was_seen(

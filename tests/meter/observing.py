@@ -65,6 +65,7 @@ def observing(tree: dict[str, Any], folder: Path, *, deferred_seconds: float = 2
     ours["access_log"].append(settle)
     clusters = demo["static_resources"]["clusters"]
     (cluster,) = (one for one in clusters if one["name"] == SERVICE_CLUSTER)
+    cluster["alt_stat_name"] = "llm-extproc"
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
     endpoint["endpoint"]["address"] = {"pipe": {"path": str(folder / SERVICE_SOCKET)}}
     resources["clusters"].append(cluster)
