@@ -1,0 +1,157 @@
+"""Rules about patches: what istiod does with them, and whom they reach."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from extproc.mesh.lint.finding import Hit, Rule
+from extproc.mesh.lint.patches import ANY_CONTEXT, EXT_PROC, Patch, type_of
+from extproc.mesh.lint.routes import is_about_llm
+from extproc.mesh.lint.scene import Scene
+from extproc.mesh.manifests import mapping, sequence
+from extproc.mesh.world import ROOT_NAMESPACE
+
+_RELATIVE: Final = frozenset(("INSERT_BEFORE", "INSERT_AFTER"))
+_ROUTER: Final = "envoy.filters.http.router"
+_DEFAULT_PRIORITIES: Final = ("DEFAULT", 0, None)
+
+
+def _ours(scene: Scene) -> Iterator[Patch]:
+    """Patches that have to do with LLM traffic."""
+    ext_procs = [each.patch for each in scene.ext_procs]
+    for patch in scene.patches:
+        config = mapping(patch.value.get("typed_config"))
+        name = str(patch.value.get("name") or "")
+        is_named = is_about_llm(patch.manifest.name, name)
+        is_ext_proc = type_of(config) == EXT_PROC and patch in ext_procs
+        if is_named or is_ext_proc:
+            yield patch
+
+
+def _added(scene: Scene) -> Iterator[Hit]:
+    for patch in scene.patches:
+        if patch.apply_to == "HTTP_FILTER" and patch.operation == "ADD":
+            yield Hit(patch.manifest, f"{patch.path}.patch.operation", "ADD on HTTP_FILTER")
+
+
+def _behind_router(scene: Scene) -> Iterator[Hit]:
+    for patch in scene.patches:
+        is_after = patch.operation == "INSERT_AFTER" and patch.sub_filter == _ROUTER
+        if patch.apply_to == "HTTP_FILTER" and is_after:
+            yield Hit(patch.manifest, f"{patch.path}.patch.operation", f"after {_ROUTER}")
+
+
+def _classed(scene: Scene) -> Iterator[Hit]:
+    for patch in scene.patches:
+        if patch.body.get("filterClass") not in {None, "", "UNSPECIFIED"}:
+            said = str(patch.body.get("filterClass"))[:40]
+            yield Hit(patch.manifest, f"{patch.path}.patch.filterClass", said)
+
+
+def _without_priority(scene: Scene) -> Iterator[Hit]:
+    told: set[int] = set()
+    for patch in _ours(scene):
+        is_relative = patch.operation in _RELATIVE and bool(patch.sub_filter)
+        is_told = id(patch.manifest) in told
+        if is_relative and "priority" not in patch.manifest.spec and not is_told:
+            told.add(id(patch.manifest))
+            yield Hit(patch.manifest, "spec.priority", f"left out, beside {patch.operation}")
+
+
+def _too_far(scene: Scene) -> Iterator[Hit]:
+    for patch in _ours(scene):
+        if patch.apply_to not in {"HTTP_FILTER", "NETWORK_FILTER"}:
+            continue
+        if not patch.is_selective:
+            everyone = patch.manifest.namespace == ROOT_NAMESPACE
+            whom = "the mesh" if everyone else f"the namespace {patch.manifest.namespace}"
+            what = f"every proxy of {whom}: neither workloadSelector nor targetRefs"
+            yield Hit(
+                patch.manifest, "spec.workloadSelector", what, "name the workloads by their labels"
+            )
+        if patch.context == ANY_CONTEXT:
+            at = f"{patch.path}.match.context"
+            yield Hit(
+                patch.manifest, at, "every listener, inbound and outbound", "name the context"
+            )
+        is_named = patch.listener.get("portNumber") or patch.listener.get("name")
+        if patch.context == "SIDECAR_OUTBOUND" and not is_named:
+            yield Hit(
+                patch.manifest,
+                f"{patch.path}.match.listener.portNumber",
+                "every outbound HTTP listener, that of the filter's own service too",
+                "add the port of the service that is called: portNumber: 8080",
+            )
+
+
+def _useless_threshold(scene: Scene) -> Iterator[Hit]:
+    added = {patch.value.get("name") for patch in _clusters_added(scene) if _is_plain(patch.value)}
+    for patch in scene.patches:
+        if patch.apply_to != "CLUSTER" or patch.operation != "MERGE":
+            continue
+        if mapping(patch.match.get("cluster")).get("name") in added:
+            continue
+        thresholds = sequence(mapping(patch.value.get("circuit_breakers")).get("thresholds"))
+        for at, each in enumerate(thresholds):
+            if mapping(each).get("priority") in _DEFAULT_PRIORITIES:
+                path = f"{patch.path}.patch.value.circuit_breakers.thresholds[{at}]"
+                yield Hit(patch.manifest, path, "a second entry of the default priority")
+
+
+def _clusters_added(scene: Scene) -> Iterator[Patch]:
+    for patch in scene.patches:
+        if patch.apply_to == "CLUSTER" and patch.operation == "ADD":
+            yield patch
+
+
+def _is_plain(value: Mapping[str, Any]) -> bool:
+    """Whether a cluster has a name, and no thresholds of its own."""
+    return isinstance(value.get("name"), str) and "circuit_breakers" not in value
+
+
+RULES: Final = (
+    Rule(
+        "http-filter-added",
+        "`ADD` on HTTP_FILTER.",
+        "istiod puts the filter behind the router, and Envoy refuses the whole listener",
+        f"INSERT_BEFORE with subFilter {{name: {_ROUTER}}}",
+        _added,
+    ),
+    Rule(
+        "filter-behind-router",
+        "A filter that is put in behind the router.",
+        "the router is the end of the chain: Envoy refuses the whole listener",
+        "INSERT_BEFORE",
+        _behind_router,
+    ),
+    Rule(
+        "filter-class",
+        "`filterClass` in a patch.",
+        "istiod does not implement it: the filter lands where the operation says, and nowhere else",
+        "INSERT_BEFORE or INSERT_AFTER with a subFilter, and a priority",
+        _classed,
+    ),
+    Rule(
+        "priority-left-out",
+        "An EnvoyFilter without `priority` that puts filters beside others.",
+        "its place among other EnvoyFilters depends on which of them was created first",
+        "priority: 20, say, and lower numbers for what must be in front",
+        _without_priority,
+    ),
+    Rule(
+        "patch-reaches-too-far",
+        "A patch for LLM traffic that reaches more listeners than meant: on a sidecar's outbound"
+        " side without a port, without a context, or without a workload.",
+        "the filter runs, and charges, on calls that are none of its business; on calls to its own"
+        " service as well",
+        "name workload, context and port",
+        _too_far,
+    ),
+    Rule(
+        "threshold-appended",
+        "MERGE of `circuit_breakers.thresholds`.",
+        "lists are appended to, and Envoy takes the first entry of a priority, which is istiod's:"
+        " this one has no effect",
+        "set connectionPool in a DestinationRule",
+        _useless_threshold,
+    ),
+)
