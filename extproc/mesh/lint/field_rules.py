@@ -141,7 +141,7 @@ RULES: Final = (
     Rule(
         "newer-than-istios-envoy",
         f"A field or type that only Envoys newer than {'.'.join(map(str, ISTIOS_ENVOY))} have.",
-        "no released Istio has such an Envoy: it is dropped, or the proxy refuses its configuration",
+        "no released Istio has such an Envoy: it is dropped, or the proxy refuses it",
         "do without it",
         _newer,
     ),

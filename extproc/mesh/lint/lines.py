@@ -9,6 +9,7 @@ import yaml
 from extproc.mesh.manifests import FILE_BYTES_MAX, Manifest
 
 FILES_KEPT: Final = 64
+_DIGITS_MAX: Final = 6
 
 
 def line_of(manifest: Manifest, path: str) -> int:
@@ -31,7 +32,7 @@ def _inside(node: Any, path: str) -> tuple[int, Any, str] | None:  # noqa: ANN40
     path = path.removeprefix(".")
     if isinstance(node, yaml.SequenceNode) and path.startswith("["):
         number, _, rest = path[1:].partition("]")
-        if number.isdecimal() and len(number) < 7 and int(number) < len(node.value):
+        if number.isdecimal() and len(number) <= _DIGITS_MAX and int(number) < len(node.value):
             item = node.value[int(number)]
             return item.start_mark.line + 1, item, rest
     if isinstance(node, yaml.MappingNode):

@@ -82,7 +82,7 @@ def _without_subset(scene: Scene) -> Iterator[Hit]:
                 if _TRIAL.search(" ".join((name, *texts(labels).values())))
             ]
             if trials:
-                yield Hit(route.manifest, to.path, f"no subset, beside {quoted(sorted(trials)[0])}")
+                yield Hit(route.manifest, to.path, f"no subset, beside {quoted(min(trials))}")
 
 
 def _second_on_mesh(scene: Scene) -> Iterator[Hit]:

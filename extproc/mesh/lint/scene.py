@@ -99,15 +99,14 @@ class Scene:
         found = [
             Name(
                 f"{each.name}.{each.namespace}.svc.{DOMAIN}",
-                {number: protocol for number, protocol in _ports(each, "port")},
+                dict(_ports(each, "port")),
                 each,
             )
             for each in services
         ]
         for entry in self.istio("ServiceEntry"):
             ports = dict(_ports(entry, "number"))
-            for host in sequence(entry.spec.get("hosts")):
-                found.append(Name(str(host), ports, entry))
+            found += [Name(str(host), ports, entry) for host in sequence(entry.spec.get("hosts"))]
         return tuple(found)
 
     def host(self, name: str) -> Name | None:
