@@ -37,11 +37,11 @@ def add_lint(commands: Any) -> None:  # noqa: ANN401  # argparse's type for it i
 
 def _lint(options: argparse.Namespace) -> int:
     # Envoy's types take half a second to load, which no other command should wait for.
-    from extproc.config.loader import load_file  # noqa: PLC0415
     from extproc.mesh.lint.lint import lint_paths  # noqa: PLC0415
+    from extproc.mesh.lint.settings_rules import settings_from  # noqa: PLC0415
     from extproc.mesh.manifests import MeshError  # noqa: PLC0415
 
-    settings = load_file(options.settings).settings if options.settings else None
+    settings = settings_from(options.settings) if options.settings else None
     try:
         found = lint_paths(options.paths, settings)
     except MeshError as error:

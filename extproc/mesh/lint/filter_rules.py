@@ -8,7 +8,7 @@ from extproc.config.settings import Limits
 from extproc.exchange.names import METADATA_NAMESPACE, REQUEST_HEADERS
 from extproc.mesh.lint.finding import Hit, Rule, quoted
 from extproc.mesh.lint.patches import ExtProc, Patch, selector_of, type_of
-from extproc.mesh.lint.routes import milliseconds
+from extproc.mesh.lint.routes import milliseconds, word
 from extproc.mesh.lint.scene import Scene, cluster_named
 from extproc.mesh.manifests import mapping, sequence, texts
 
@@ -82,10 +82,10 @@ def _cannot_route(scene: Scene) -> Iterator[Hit]:
     routes_by_headers = any(route.llm_headers for route in scene.routes)
     for each in scene.deciders:
         mode = mapping(each.config.get("processing_mode"))
-        body = mode.get("request_body_mode")
+        body = word(mode.get("request_body_mode"))
         at = f"{each.path}.processing_mode"
         if body in {"STREAMED", "BUFFERED_PARTIAL"} and routes_by_headers:
-            yield Hit(each.patch.manifest, f"{at}.request_body_mode", str(body))
+            yield Hit(each.patch.manifest, f"{at}.request_body_mode", body)
         if body == "BUFFERED" and mode.get("request_header_mode") == "SKIP":
             yield Hit(each.patch.manifest, f"{at}.request_header_mode", "SKIP")
 

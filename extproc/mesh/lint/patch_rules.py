@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from extproc.mesh.lint.finding import Hit, Rule
+from extproc.mesh.lint.finding import Hit, Rule, quoted
 from extproc.mesh.lint.patches import ANY_CONTEXT, EXT_PROC, Patch, type_of
-from extproc.mesh.lint.routes import is_about_llm
+from extproc.mesh.lint.routes import is_about_llm, word
 from extproc.mesh.lint.scene import Scene
 from extproc.mesh.manifests import mapping, sequence
 from extproc.mesh.world import ROOT_NAMESPACE
@@ -42,8 +42,8 @@ def _behind_router(scene: Scene) -> Iterator[Hit]:
 
 def _classed(scene: Scene) -> Iterator[Hit]:
     for patch in scene.patches:
-        if patch.body.get("filterClass") not in {None, "", "UNSPECIFIED"}:
-            said = str(patch.body.get("filterClass"))[:40]
+        if word(patch.body.get("filterClass")) not in {"", "UNSPECIFIED"}:
+            said = quoted(patch.body.get("filterClass"))
             yield Hit(patch.manifest, f"{patch.path}.patch.filterClass", said)
 
 
@@ -84,11 +84,12 @@ def _too_far(scene: Scene) -> Iterator[Hit]:
 
 
 def _useless_threshold(scene: Scene) -> Iterator[Hit]:
-    added = {patch.value.get("name") for patch in _clusters_added(scene) if _is_plain(patch.value)}
+    plain = (patch.value for patch in _clusters_added(scene) if _is_plain(patch.value))
+    added = {str(value["name"]) for value in plain}
     for patch in scene.patches:
         if patch.apply_to != "CLUSTER" or patch.operation != "MERGE":
             continue
-        if mapping(patch.match.get("cluster")).get("name") in added:
+        if word(mapping(patch.match.get("cluster")).get("name")) in added:
             continue
         thresholds = sequence(mapping(patch.value.get("circuit_breakers")).get("thresholds"))
         for at, each in enumerate(thresholds):

@@ -1,5 +1,6 @@
 """Patches of an EnvoyFilter, and the ext_proc filters in them, as far as they can be understood."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -9,6 +10,7 @@ from extproc.mesh.world import ROOT_NAMESPACE
 
 EXT_PROC: Final = "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
 ANY_CONTEXT: Final = "ANY"
+_CAMEL: Final = re.compile("[a-z][a-z0-9]*([A-Z][a-z0-9]*)+")
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
@@ -22,16 +24,13 @@ class Patch(NamedTuple):
     operation: str
     body: Mapping[str, Any]
     """`patch`, whole."""
+    value: Mapping[str, Any]
+    """What is merged or put in, with the names of fields as Envoy's messages have them."""
 
     @property
     def path(self) -> str:
         """Where it stands."""
         return f"spec.configPatches[{self.number}]"
-
-    @property
-    def value(self) -> Mapping[str, Any]:
-        """What is merged or put in."""
-        return mapping(self.body.get("value"))
 
     @property
     def context(self) -> str:
@@ -133,7 +132,23 @@ def patches_of(manifest: Manifest) -> Iterator[Patch]:
             mapping(whole.get("match")),
             str(body.get("operation") or ""),
             body,
+            mapping(_named(body.get("value"))),
         )
+
+
+def _named(tree: Any) -> Any:  # noqa: ANN401  # YAML
+    """The tree with `messageTimeout` as `message_timeout`: protobuf JSON takes either."""
+    if isinstance(tree, Mapping):
+        return {_snake(key): _named(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_named(item) for item in tree]
+    return tree
+
+
+def _snake(key: object) -> object:
+    if not isinstance(key, str) or not _CAMEL.fullmatch(key):
+        return key
+    return re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key)
 
 
 def selector_of(manifest: Manifest) -> Mapping[str, str]:

@@ -47,7 +47,7 @@ clean, 1 findings, 2 something can't be read. `--json` prints a list of objects 
 
 def page() -> str:
     """The page, whole."""
-    return "\n".join(_lines()) + "\n"
+    return "\n".join(_lines()).rstrip() + "\n"
 
 
 def _lines() -> Iterator[str]:
@@ -56,8 +56,8 @@ def _lines() -> Iterator[str]:
     yield "|---|---|"
     for rule in RULES:
         yield f"| [`{rule.name}`](#{rule.name}) | {rule.what} |"
+    yield ""
     for rule in RULES:
-        yield ""
         yield from _section(rule)
 
 
@@ -72,7 +72,8 @@ def _section(rule: Rule) -> Iterator[str]:
         yield f"{title}:\n"
         yield "```yaml"
         yield from _excerpt(lines, other)
-        yield "```\n"
+        yield "```"
+        yield ""
 
 
 def _excerpt(lines: list[str], other: list[str]) -> list[str]:

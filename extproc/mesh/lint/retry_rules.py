@@ -64,7 +64,7 @@ def _repeated_streams(scene: Scene) -> Iterator[Hit]:
             continue
         if route.retries is None:
             yield Hit(route.manifest, f"{route.path}.retries", "left out, which means two retries")
-        elif route.retries.get("attempts", 2) not in {0, 1}:
+        elif route.retries.get("attempts", 2) not in (0, 1):
             attempts = quoted(route.retries.get("attempts", 2))
             yield Hit(route.manifest, f"{route.path}.retries.attempts", f"{attempts} on a stream")
 

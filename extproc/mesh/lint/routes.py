@@ -153,6 +153,11 @@ def gateways_of(manifest: Manifest) -> frozenset[str]:
     return frozenset(map(str, sequence(manifest.spec.get("gateways")))) or frozenset((MESH,))
 
 
+def word(value: object) -> str:
+    """The value if it is text, else an empty one: for looking it up among words."""
+    return value if isinstance(value, str) else ""
+
+
 def milliseconds(value: object) -> float | None:
     """A duration such as `1m30s`; None where it is none."""
     if value == "0":
@@ -179,4 +184,4 @@ def _takes_everything(match: Mapping[str, Any]) -> bool:
     if asked - {"uri"}:
         return False
     uri = mapping(match.get("uri"))
-    return not uri or uri.get("prefix") == "/" or uri.get("regex") in {".*", "/.*"}
+    return not uri or uri.get("prefix") == "/" or word(uri.get("regex")) in {".*", "/.*"}

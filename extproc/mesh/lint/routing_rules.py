@@ -103,7 +103,9 @@ def _second_on_mesh(scene: Scene) -> Iterator[Hit]:
 
 
 def _meet(one: Manifest, other: Manifest) -> bool:
-    """Whether some namespace sees both."""
+    """Whether some namespace sees both. Of one resource in two files, the later stands."""
+    if one.title == other.title:
+        return False
     first, second = _audience(one), _audience(other)
     return "*" in first or "*" in second or bool(first & second)
 

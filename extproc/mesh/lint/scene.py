@@ -73,10 +73,12 @@ class Scene:
 
     @cached_property
     def ext_procs(self) -> tuple[ExtProc, ...]:
-        """Our ext_proc filters: those that have to do with LLM traffic."""
-        found = [each for patch in self.patches for each in ext_procs_of(patch)]
-        is_about_llm = self.settings is not None or any(route.llm_headers for route in self.routes)
-        return tuple(each for each in found if is_about_llm or each.is_llm)
+        """Our ext_proc filters: by their names, or else whichever is beside our routes."""
+        found = tuple(each for patch in self.patches for each in ext_procs_of(patch))
+        named = tuple(each for each in found if each.is_llm)
+        if named or not any(route.llm_headers for route in self.routes):
+            return named
+        return found
 
     @cached_property
     def deciders(self) -> tuple[ExtProc, ...]:

@@ -1,9 +1,10 @@
 """Finding the filter's settings among manifests, and the rule about those that are unsound."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Final, NamedTuple
 
-from extproc.config.loader import ConfigError, load
+from extproc.config.loader import ConfigError, Problem, load
 from extproc.config.settings import Settings
 from extproc.mesh.lint.finding import Hit, Rule
 from extproc.mesh.lint.scene import Scene
@@ -39,6 +40,21 @@ def read_settings(text: str) -> Settings:
         ConfigError: they are wrong.
     """
     return load(text, read_file=lambda _: "{}\n").settings
+
+
+def settings_from(path: Path) -> Settings:
+    """Read a file of settings. The files of keys that it names need not be there.
+
+    Raises:
+        ConfigError: they are wrong, or can't be read.
+    """
+    try:
+        return read_settings(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise ConfigError([Problem(str(path), f"can't be read: {why}")]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(str(path), "not UTF-8")]) from None
 
 
 def _read(manifest: Manifest, path: str, text: str) -> Said:
