@@ -57,8 +57,8 @@ def _lint(options: argparse.Namespace) -> int:
 def _lines(found: "Sequence[Finding]") -> Iterator[str]:
     for _, of_file in groupby(found, key=lambda finding: finding.file):
         for each in of_file:
-            yield f"{each.file}:{each.line}: [{each.rule}] {each.resource} {each.path}: {each.what}"
-            yield f"    {each.why}"
+            where = f"{each.file}:{each.line}: [{each.rule}] {each.resource} {each.path}"
+            yield f"{where} — {each.what}: {each.why}"
             yield f"    fix: {each.fix}"
         yield ""
     files = len({each.file for each in found})

@@ -38,12 +38,12 @@ def test_findings_are_exit_1_and_say_where_and_why(capsys: pytest.CaptureFixture
 
     assert run(bad) == 1
 
-    first, why, fix, _, last = capsys.readouterr().out.splitlines()
+    first, fix, _, last = capsys.readouterr().out.splitlines()
     assert first == (
         f"{bad}:14: [one-attempt-is-a-retry] VirtualService ai-platform/llm-router"
-        " spec.http[0].retries.attempts: 1"
+        " spec.http[0].retries.attempts — 1: it counts retries, not tries: the request is sent"
+        " twice"
     )
-    assert "counts retries" in why
     assert fix == "    fix: retries: {attempts: 0}"
     assert last == "1 finding in 1 file"
 

@@ -26,6 +26,7 @@ KNOWN = {
         "route-without-timeout": 2,
         "headers-not-stripped": 1,
         "access-log-loses-records": 7,
+        "fallback-cluster-limits": 1,
     },
     "3-route-features": {"subset-left-out": 2, "route-without-timeout": 3},
     "4-destination-rules": {},
@@ -33,6 +34,7 @@ KNOWN = {
         "stream-by-accept-alone": 1,
         "subset-left-out": 1,
         "route-without-timeout": 2,
+        "filter-beside-nothing": 1,
         "unknown-envoy-field": 1,
         "threshold-appended": 1,
     },
@@ -43,6 +45,7 @@ KNOWN = {
         "headers-not-stripped": 1,
         "access-log-loses-records": 7,
         "patch-reaches-too-far": 4,
+        "fallback-cluster-limits": 1,
     },
 }
 

@@ -11,6 +11,10 @@ from extproc.mesh.manifests import mapping, sequence
 from extproc.mesh.world import ROOT_NAMESPACE
 
 _RELATIVE: Final = frozenset(("INSERT_BEFORE", "INSERT_AFTER"))
+_INSERTING: Final = frozenset(("INSERT_BEFORE", "INSERT_AFTER", "INSERT_FIRST", "ADD", "REPLACE"))
+_FOREIGN_FILTERS: Final = ("envoy.", "istio", "extensions.istio.io")
+"""How the names of filters begin that istiod itself puts in."""
+_AGGREGATE: Final = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
 _ROUTER: Final = "envoy.filters.http.router"
 _DEFAULT_PRIORITIES: Final = ("DEFAULT", 0, None)
 
@@ -98,6 +102,33 @@ def _useless_threshold(scene: Scene) -> Iterator[Hit]:
                 yield Hit(patch.manifest, path, "a second entry of the default priority")
 
 
+def _beside_nothing(scene: Scene) -> Iterator[Hit]:
+    added = {
+        str(patch.value.get("name"))
+        for patch in scene.patches
+        if patch.apply_to == "HTTP_FILTER" and patch.operation in _INSERTING
+    }
+    for patch in scene.patches:
+        name = patch.sub_filter
+        own = {str(patch.value.get("name"))}
+        is_own_name = bool(name) and not name.startswith(_FOREIGN_FILTERS)
+        if is_own_name and patch.apply_to == "HTTP_FILTER" and name not in added and added - own:
+            chain = "match.listener.filterChain.filter.subFilter.name"
+            yield Hit(patch.manifest, f"{patch.path}.{chain}", f"no patch puts in {name!r}")
+
+
+def _thin_fallback(scene: Scene) -> Iterator[Hit]:
+    for patch in _clusters_added(scene):
+        config = mapping(mapping(patch.value.get("cluster_type")).get("typed_config"))
+        names = [str(patch.value.get("name")), *map(str, sequence(config.get("clusters")))]
+        breakers = mapping(patch.value.get("circuit_breakers"))
+        thresholds = sequence(breakers.get("thresholds"))
+        is_limited = not any("max_retries" in mapping(each) for each in thresholds)
+        if type_of(config) == _AGGREGATE and is_about_llm(*names) and is_limited:
+            at = f"{patch.path}.patch.value.circuit_breakers.thresholds"
+            yield Hit(patch.manifest, at, "no max_retries, so 3 at a time")
+
+
 def _clusters_added(scene: Scene) -> Iterator[Patch]:
     for patch in scene.patches:
         if patch.apply_to == "CLUSTER" and patch.operation == "ADD":
@@ -154,5 +185,21 @@ RULES: Final = (
         " this one has no effect",
         "set connectionPool in a DestinationRule",
         _useless_threshold,
+    ),
+    Rule(
+        "filter-beside-nothing",
+        "A patch that puts a filter beside one that no patch puts in.",
+        "istiod drops such a patch without a word",
+        "name a filter that is there, and give the EnvoyFilter that puts it in a lower priority",
+        _beside_nothing,
+    ),
+    Rule(
+        "fallback-cluster-limits",
+        "An aggregate cluster of models without `max_retries`.",
+        "Envoy's own limit is 3 retries at a time, and they are counted here: during an outage all"
+        " but three calls fail",
+        "circuit_breakers: {thresholds: [{max_connections: 4294967295, max_pending_requests:"
+        " 4294967295, max_requests: 4294967295, max_retries: 4294967295}]}",
+        _thin_fallback,
     ),
 )

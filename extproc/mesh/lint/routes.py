@@ -92,6 +92,15 @@ class Route:
         """Whether it takes whatever comes."""
         return not self.matches or any(_takes_everything(mapping(each)) for each in self.matches)
 
+    @property
+    def takes_everything(self) -> bool:
+        """Whether nothing comes past it, whoever asks."""
+        narrowing = ("gateways", "sourceLabels", "sourceNamespace")
+        return not self.matches or any(
+            _takes_everything(mapping(each)) and not any(key in mapping(each) for key in narrowing)
+            for each in self.matches
+        )
+
     def tiers(self) -> Iterator[tuple[str, str]]:
         """The values of x-llm-tier that it asks for: kind and value."""
         for name, kind, value in self.headers:

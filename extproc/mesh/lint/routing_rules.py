@@ -15,10 +15,9 @@ from extproc.mesh.world import DOMAIN, qualified
 _TRIAL: Final = re.compile(r"canary|shadow|mirror|preview|experiment", re.IGNORECASE)
 
 
-def _by_service(scene: Scene) -> Iterator[tuple[Manifest, list[Route]]]:
+def _by_service(scene: Scene) -> Iterator[tuple[Manifest, tuple[Route, ...]]]:
     """The VirtualServices that route by what the filter has decided, and their routes."""
-    for manifest in scene.istio("VirtualService"):
-        routes = [route for route in scene.routes if route.manifest is manifest]
+    for manifest, routes in scene.virtual_services:
         if any(route.llm_headers for route in routes):
             yield manifest, routes
 
@@ -27,6 +26,15 @@ def _no_catch_all(scene: Scene) -> Iterator[Hit]:
     for manifest, routes in _by_service(scene):
         if not any(route.is_catch_all for route in routes):
             yield Hit(manifest, "spec.http", "every route asks for something")
+
+
+def _never_reached(scene: Scene) -> Iterator[Hit]:
+    for manifest, routes in scene.virtual_services:
+        for first, route in enumerate(routes[:-1]):
+            if route.takes_everything:
+                what = f"behind {route.path}, which takes everything"
+                yield Hit(manifest, routes[first + 1].path, what)
+                break
 
 
 def _tier_without_route(scene: Scene) -> Iterator[Hit]:
@@ -86,20 +94,19 @@ def _without_subset(scene: Scene) -> Iterator[Hit]:
 
 
 def _second_on_mesh(scene: Scene) -> Iterator[Hit]:
-    seen: list[tuple[str, Manifest]] = []
+    seen: dict[str, list[Manifest]] = {}
     for manifest in scene.istio("VirtualService"):
         if MESH not in gateways_of(manifest):
             continue
-        mine = {
-            qualified(str(each), manifest.namespace).lower(): at
-            for at, each in enumerate(sequence(manifest.spec.get("hosts")))
-        }
-        for host, at in mine.items():
-            other = next((one for name, one in seen if name == host and _meet(one, manifest)), None)
-            if other is not None:
-                what = f"{host} is also that of {other.title}, which is first"
+        for at, each in enumerate(sequence(manifest.spec.get("hosts"))):
+            host = qualified(str(each), manifest.namespace).lower()
+            others = seen.setdefault(host, [])
+            first = next((other for other in others if _meet(other, manifest)), None)
+            if first is None:
+                others.append(manifest)
+            else:
+                what = f"{host} is also that of {first.title}, which is first"
                 yield Hit(manifest, f"spec.hosts[{at}]", what)
-        seen += [(host, manifest) for host in mine]
 
 
 def _meet(one: Manifest, other: Manifest) -> bool:
@@ -125,20 +132,10 @@ def _should_be_known(scene: Scene, host: str) -> bool:
     """Whether what would define a host is among the manifests, as far as that can be told."""
     if not host or host.startswith("*"):
         return False
-    own = [each for each in scene.hosts if not _is_gateway(scene, each.manifest)]
     if not host.endswith(f".svc.{DOMAIN}"):
-        return any(each.manifest.kind == "ServiceEntry" for each in own)
+        return bool(scene.istio("ServiceEntry"))
     namespace = host.removesuffix(f".svc.{DOMAIN}").rpartition(".")[2]
-    return any(
-        each.manifest.kind == "Service" and each.manifest.namespace == namespace for each in own
-    )
-
-
-def _is_gateway(scene: Scene, service: Manifest) -> bool:
-    """Whether a Service is the door itself, and so says nothing of the hosts behind it."""
-    selector = texts(service.spec.get("selector"))
-    selectors = [texts(each.spec.get("selector")) for each in scene.istio("Gateway")]
-    return any(each and each.items() <= selector.items() for each in selectors)
+    return namespace in scene.whole_namespaces
 
 
 def _unknown_subset(scene: Scene) -> Iterator[Hit]:
@@ -191,6 +188,13 @@ RULES: Final = (
         " is no LLM call: all get 404",
         "end with a route without a match",
         _no_catch_all,
+    ),
+    Rule(
+        "route-never-reached",
+        "A route behind one that takes everything.",
+        "routes are tried in their order: nothing ever comes so far",
+        "put the route without a match at the end",
+        _never_reached,
     ),
     Rule(
         "tier-without-route",

@@ -6,14 +6,13 @@ cluster parts that a lint need not understand.
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 from extproc.config.settings import Settings
 from extproc.mesh.lint.patches import ExtProc, Patch, ext_procs_of, patches_of
 from extproc.mesh.lint.routes import Destination, Route, routes_of
-from extproc.mesh.manifests import Manifest, mapping, sequence
+from extproc.mesh.manifests import Manifest, mapping, sequence, texts
 from extproc.mesh.world import DOMAIN, ISTIO, Protocol, protocol_of, qualified
 
 _CLUSTER: Final = re.compile(r"(?:outbound|inbound)\|(\d*)\|([^|]*)\|([^|]*)")
@@ -58,7 +57,12 @@ class Scene:
     @cached_property
     def routes(self) -> tuple[Route, ...]:
         """The HTTP routes of all VirtualServices."""
-        return tuple(route for each in self.istio("VirtualService") for route in routes_of(each))
+        return tuple(route for _, routes in self.virtual_services for route in routes)
+
+    @cached_property
+    def virtual_services(self) -> tuple[tuple[Manifest, tuple[Route, ...]], ...]:
+        """All VirtualServices, and their routes."""
+        return tuple((each, tuple(routes_of(each))) for each in self.istio("VirtualService"))
 
     @cached_property
     def llm_routes(self) -> tuple[Route, ...]:
@@ -113,11 +117,35 @@ class Scene:
 
     def host(self, name: str) -> Name | None:
         """What defines the host of this full name."""
-        exact = (each for each in self.hosts if each.name == name)
-        wild = (
-            each for each in self.hosts if each.name[:1] == "*" and fnmatchcase(name, each.name)
+        found = self._hosts_by_name.get(name)
+        wild = (each for each in self._wild_hosts if name.endswith(each.name[1:]))
+        return found or next(wild, None)
+
+    @cached_property
+    def _hosts_by_name(self) -> Mapping[str, Name]:
+        return {each.name: each for each in reversed(self.hosts)}
+
+    @cached_property
+    def _wild_hosts(self) -> tuple[Name, ...]:
+        return tuple(each for each in self.hosts if each.name.startswith("*"))
+
+    @cached_property
+    def whole_namespaces(self) -> frozenset[str]:
+        """Namespaces of which Services are among the manifests, others than a gateway's own."""
+        return frozenset(
+            each.manifest.namespace
+            for each in self.hosts
+            if each.manifest.kind == "Service" and not self._is_gateway(each.manifest)
         )
-        return next(exact, None) or next(wild, None)
+
+    @cached_property
+    def _gateway_selectors(self) -> tuple[Mapping[str, str], ...]:
+        return tuple(texts(each.spec.get("selector")) for each in self.istio("Gateway"))
+
+    def _is_gateway(self, service: Manifest) -> bool:
+        """Whether a Service is the door itself, and so says nothing of the hosts behind it."""
+        selector = texts(service.spec.get("selector"))
+        return any(each and each.items() <= selector.items() for each in self._gateway_selectors)
 
     @cached_property
     def subsets(self) -> Mapping[str, Mapping[str, Mapping[str, str]]]:
