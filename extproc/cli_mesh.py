@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from extproc.cli_mesh_lint import add_lint
+
 EXIT_WRONG_INPUT: Final = 2
 
 _RENDER = """\
@@ -17,7 +19,9 @@ kustomization is built, any other is read whole."""
 
 def add_mesh(commands: Any) -> None:  # noqa: ANN401  # argparse's type for it is private
     """Add the command and its own commands."""
-    mesh = commands.add_parser("mesh", help="Istio's manifests, rendered for a bare Envoy")
+    mesh = commands.add_parser(
+        "mesh", help="Istio's manifests: what is wrong with them, what a proxy gets"
+    )
     own = mesh.add_subparsers(dest="mesh_command", required=True, metavar="COMMAND")
     parser = own.add_parser(
         "render",
@@ -38,6 +42,7 @@ def add_mesh(commands: Any) -> None:  # noqa: ANN401  # argparse's type for it i
         help="the four lists, or a bootstrap that starts; without it a summary for people",
     )
     parser.set_defaults(run=_render)
+    add_lint(own)
 
 
 def _labels(text: str) -> Mapping[str, str]:

@@ -11,9 +11,13 @@ from extproc.mesh.manifests import Manifest
 from extproc.mesh.world import Proxy
 
 ISTIO: Final = Path(__file__).parents[2] / "istio"
-_ATTACH: Final = ISTIO / "attach" / "gateway"
 OURS: Final = Path(__file__).parent / "manifests"
 GATEWAY: Final = Proxy("gateway", "ai-platform", {"istio": "ingressgateway"})
+SIDECAR: Final = Proxy("sidecar", "ai-platform", {"app": "llm-router", "llm-extproc": "attached"})
+"""That of a router's Pod, for what it sends to models."""
+
+MODELS_HOST: Final = "model-gateway.ai-platform.svc.cluster.local"
+"""By which a workload calls the models."""
 HOST: Final = "127.0.0.1"
 """By which clients call the models: in place of `llm.example.com`, as an operator puts his own."""
 
@@ -49,6 +53,8 @@ class Wiring(NamedTuple):
     meter: Literal["lua", "observe"] = "lua"
     """As in the settings: which of the two filters is there."""
     fails_open: bool = False
+    is_sidecar: bool = False
+    """Whether the proxy is the caller's own, and no gateway."""
     edit: Callable[[dict[str, Any]], None] | None = None
     """Changes every manifest's document, for those who test something else."""
 
@@ -59,12 +65,15 @@ def manifests(wiring: Wiring, *, access_log: Path) -> tuple[Manifest, ...]:
     Raises:
         MeshError: the manifests can't be read.
     """
-    attached = load([_ATTACH])
+    where = SIDECAR.kind if wiring.is_sidecar else GATEWAY.kind
+    attached = load([ISTIO / "attach" / where])
     if wiring.meter == "observe":
-        attached = extended(attached, ISTIO / "attach" / "gateway-observe")
+        attached = extended(attached, ISTIO / "attach" / f"{where}-observe")
     if wiring.fails_open:
-        attached = extended(attached, ISTIO / "attach" / "gateway-fail-open")
+        attached = extended(attached, ISTIO / "attach" / f"{where}-fail-open")
     around = load([ISTIO / "routing", OURS / "platform.yaml", OURS / "log.yaml"])
+    if wiring.is_sidecar:
+        around += load([ISTIO / "routing" / "fallback-sidecar"])
     if wiring.collector_port:
         around += load([OURS / "spans.yaml"])
     if wiring.authentication:
@@ -96,18 +105,11 @@ def _in_front(http_filter: Mapping[str, Any]) -> Manifest:
 def _filled(document: Mapping[str, Any], wiring: Wiring, access_log: Path) -> Mapping[str, Any]:
     """Write into a manifest what differs from run to run."""
     tree = copy.deepcopy(dict(document))
+    if wiring.is_sidecar and document["metadata"]["name"].startswith("demo-"):
+        _for_sidecar(tree)
     limit = wiring.request_body_bytes + BODY_BYTES_ABOVE
     for node in _nodes(tree):
-        config = node.get("typed_config", {})
-        match node.get("name"):
-            case "llm.policy" if wiring.message_timeout:
-                config["message_timeout"] = wiring.message_timeout
-            case "llm.settle":
-                config["common_config"]["buffer_flush_interval"] = wiring.flush_interval
-            case "demo.log":
-                config["path"] = str(access_log)
-            case "llm.strip" if wiring.trusts_tenant_header:
-                config["mutations"].remove({"remove": "x-tenant-id"})
+        _fill(node, wiring, access_log)
         if _EXAMPLE_HOST in node.get("hosts", ()):
             node["hosts"] = [HOST if each == _EXAMPLE_HOST else each for each in node["hosts"]]
         for key in ("request_body_buffer_limit", "per_connection_buffer_limit_bytes"):
@@ -116,6 +118,27 @@ def _filled(document: Mapping[str, Any], wiring: Wiring, access_log: Path) -> Ma
     if wiring.edit:
         wiring.edit(tree)
     return tree
+
+
+def _fill(node: dict[str, Any], wiring: Wiring, access_log: Path) -> None:
+    """Fill in one of the filters and loggers that have a name of ours."""
+    config = node.get("typed_config", {})
+    match node.get("name"):
+        case "llm.policy" if wiring.message_timeout:
+            config["message_timeout"] = wiring.message_timeout
+        case "llm.settle":
+            config["common_config"]["buffer_flush_interval"] = wiring.flush_interval
+        case "demo.log":
+            config["path"] = str(access_log)
+        case "llm.strip" if wiring.trusts_tenant_header:
+            config["mutations"].remove({"remove": "x-tenant-id"})
+
+
+def _for_sidecar(tree: Tree) -> None:
+    """Make one of the demo's own filters, which are for its gateway, one for the sidecar."""
+    tree["spec"]["workloadSelector"] = {"labels": {"llm-extproc": "attached"}}
+    for patch in tree["spec"]["configPatches"]:
+        patch["match"] |= {"context": "SIDECAR_OUTBOUND"}
 
 
 def _nodes(tree: Tree) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,9 @@ ROUTERS: Final = {
 }
 """Pods of the Service `llm-router`, and their versions; each is an adapter of its own."""
 
+MORE_ROUTERS: Final = "router-stable-"
+"""What names of further Pods of the stable version begin with, for who wants several."""
+
 SERVICES: Final = (
     "gpt4-adapter",
     "gpt35-adapter",
@@ -46,6 +49,8 @@ def state(
     for name in SERVICES:
         found += _service(name, [Pod(f"{name}-0", "v1", adapter_ports[name])])
     routers = [Pod(name, version, adapter_ports[name]) for name, version in ROUTERS.items()]
+    more = [name for name in adapter_ports if name.startswith(MORE_ROUTERS)]
+    routers += [Pod(name, "stable", adapter_ports[name]) for name in more]
     found += _service("llm-router", routers)
     found += _service("model-gateway", [])
     if collector_port:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from extproc.demo.attachment import GATEWAY, Tree, Wiring, manifests
+from extproc.demo.attachment import GATEWAY, SIDECAR, Tree, Wiring, manifests
 from extproc.demo.process import Child, StartError, child
 from extproc.mesh.bootstrap import bootstrap
 from extproc.mesh.render import render
@@ -39,6 +39,7 @@ SERVICE_CLUSTER: Final = "outbound|50051||llm-extproc.llm-system.svc.cluster.loc
 SERVICE_STATS: Final = f"cluster.{SERVICE_CLUSTER};."
 """And those of its calls to the filter's service."""
 
+_MODELS_LISTENER: Final = "0.0.0.0_8080"
 _ROOT: Final = Path(__file__).parents[2]
 METER: Final = _ROOT / "istio" / "meter.lua"
 _ADMIN_SECONDS: Final = 2.0
@@ -90,7 +91,12 @@ def config(wiring: Wiring, *, access_log: Path) -> Tree:
         MeshError: they can't be.
     """
     known = world_of(manifests(wiring, access_log=access_log))
-    return bootstrap(render(known, GATEWAY), address=ADDRESS, port=wiring.listener_port)
+    rendered = render(known, SIDECAR if wiring.is_sidecar else GATEWAY)
+    if wiring.is_sidecar:
+        # What goes to other ports is not caught here.
+        listeners = [each for each in rendered.listeners if each["name"] == _MODELS_LISTENER]
+        rendered = rendered._replace(listeners=listeners)
+    return bootstrap(rendered, address=ADDRESS, port=wiring.listener_port)
 
 
 @contextmanager

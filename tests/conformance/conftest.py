@@ -10,6 +10,11 @@ from extproc.demo import stage
 from tests.conformance.harness import Mesh, last_words, running
 
 VERSIONS = ("1.37.0", "1.40.0")
+"""The oldest that Istio has, and the newest that there is."""
+
+ALL_VERSIONS = ("1.37.0", "1.38.3", "1.39.3", "1.40.0")
+ON_ALL = ("test_mesh", "test_mesh_limits", "test_fallback", "test_sidecar")
+"""Tests of the rows of the mesh."""
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,7 +40,15 @@ def pytest_runtest_makereport(
     return report
 
 
-@pytest.fixture(scope="session", params=VERSIONS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run every test on the oldest and the newest Envoy, and those of the mesh on all."""
+    if "envoy_version" in metafunc.fixturenames:
+        name = metafunc.module.__name__.rpartition(".")[2]
+        versions = ALL_VERSIONS if name in ON_ALL else VERSIONS
+        metafunc.parametrize("envoy_version", versions, indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
 def envoy_version(request: pytest.FixtureRequest) -> str:
     version: str = request.param
     return version
