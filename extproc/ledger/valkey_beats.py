@@ -1,0 +1,101 @@
+"""What goes on beside requests: telling the store, counting replicas, seeing what others wrote."""
+
+import asyncio
+import logging
+from typing import Final
+
+from extproc.ledger.lease_messages import micros
+from extproc.ledger.valkey_away import Stopgap
+from extproc.ledger.valkey_clock import ServerClock
+from extproc.ledger.valkey_keys import REPLICAS_KEY
+from extproc.ledger.valkey_link import Away, Link
+from extproc.ledger.valkey_notes import StoredNotes
+from extproc.ledger.valkey_shelf import BOOK_IDLE_SECONDS, Shelf
+
+log = logging.getLogger(__name__)
+
+BEAT_SECONDS: Final = 1.0
+BEATS_MISSED_MAX: Final = 5
+"""A replica that misses more is no longer counted."""
+
+REFRESHED_PER_BEAT: Final = 50
+"""Books read anew at each beat, because other replicas change them too."""
+
+REPLICAS_KEPT_SECONDS: Final = 3600
+
+
+class Beats:
+    """One replica's."""
+
+    def __init__(  # noqa: PLR0913, PLR0917  # what it goes between
+        self,
+        replica: str,
+        link: Link,
+        clock: ServerClock,
+        shelf: Shelf,
+        notes: StoredNotes,
+        stopgap: Stopgap,
+    ) -> None:
+        self._replica = replica
+        self._link = link
+        self._clock = clock
+        self._shelf = shelf
+        self._notes = notes
+        self._stopgap = stopgap
+        self._back = asyncio.Event()
+        self._stale: list[str] = []
+
+    def is_back(self) -> None:
+        """The store answers again."""
+        self._shelf.doubt()
+        self._stopgap.end()
+        self._back.set()
+
+    async def tell(self, every_seconds: float) -> None:
+        """Tell the store what was decided here, for ever."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            self._shelf.tick()
+
+    async def come_back(self) -> None:
+        """Whenever the store is back, tell it what happened meanwhile."""
+        while True:
+            await self._back.wait()
+            self._back.clear()
+            for book in self._shelf:
+                if book.has_news:
+                    self._shelf.pump(book)
+                    await asyncio.sleep(0)
+
+    async def beat(self) -> None:
+        """Be counted, count the others, and have what they wrote, for ever."""
+        while True:
+            try:
+                await self._count()
+                await self._notes.refresh()
+                await self._refresh()
+            except Away as away:
+                log.debug("store.beat_missed", extra={"reason": str(away)})
+            self._shelf.close_idle(BOOK_IDLE_SECONDS)
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def end(self) -> None:
+        """Be counted no more."""
+        await self._link.command("ZREM", REPLICAS_KEY, self._replica)
+
+    async def _count(self) -> None:
+        now = self._clock.now().server
+        oldest = micros(now - BEAT_SECONDS * BEATS_MISSED_MAX)
+        await self._link.command("ZADD", REPLICAS_KEY, micros(now), self._replica)
+        await self._link.command("ZREMRANGEBYSCORE", REPLICAS_KEY, "-inf", oldest)
+        await self._link.command("EXPIRE", REPLICAS_KEY, REPLICAS_KEPT_SECONDS)
+        self._shelf.sharers = max(1, int(await self._link.command("ZCARD", REPLICAS_KEY)))
+
+    async def _refresh(self) -> None:
+        """Read some books anew; over a while, all that are in use."""
+        if not self._stale:
+            self._stale = [book.tenant for book in self._shelf]
+        for _ in range(min(REFRESHED_PER_BEAT, len(self._stale))):
+            book = self._shelf.books.get(self._stale.pop())
+            if book is not None:
+                await self._shelf.read(book, None)
