@@ -108,16 +108,12 @@ class ValkeyLedger:
         link.on_back = beats.is_back
         with contextlib.suppress(Away):
             await notes.refresh()
-        tasks = [
-            asyncio.create_task(work)
-            for work in (beats.tell((leases or LEASES).tell), beats.beat(), beats.come_back())
-        ]
+        beating = asyncio.create_task(beats.run((leases or LEASES).tell))
         try:
             yield cls(link, server_clock, shelf, notes, stopgap, when_unavailable)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
             await shelf.give_back()
             with contextlib.suppress(Away):
                 await beats.end()

@@ -44,6 +44,7 @@ class Beats:
         self._stopgap = stopgap
         self._back = asyncio.Event()
         self._stale: list[str] = []
+        self._is_ending = False
 
     def is_back(self) -> None:
         """The store answers again."""
@@ -53,13 +54,13 @@ class Beats:
 
     async def tell(self, every_seconds: float) -> None:
         """Tell the store what was decided here, for ever."""
-        while True:
+        while not self._is_ending:
             await asyncio.sleep(every_seconds)
             self._shelf.tick()
 
     async def come_back(self) -> None:
         """Whenever the store is back, tell it what happened meanwhile."""
-        while True:
+        while not self._is_ending:
             await self._back.wait()
             self._back.clear()
             for book in self._shelf:
@@ -69,7 +70,7 @@ class Beats:
 
     async def beat(self) -> None:
         """Be counted, count the others, and have what they wrote, for ever."""
-        while True:
+        while not self._is_ending:
             try:
                 await self._count()
                 await self._notes.refresh()
@@ -77,10 +78,28 @@ class Beats:
             except Away as away:
                 log.debug("store.beat_missed", extra={"reason": str(away)})
             self._shelf.close_idle(BOOK_IDLE_SECONDS)
-            await asyncio.sleep(BEAT_SECONDS)
+            if not self._is_ending:
+                await asyncio.sleep(BEAT_SECONDS)
+
+    async def run(self, tell_seconds: float) -> None:
+        """Do all of it until this is cancelled."""
+        works = [self.tell(tell_seconds), self.beat(), self.come_back()]
+        tasks = [asyncio.create_task(work) for work in works]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            # The client may take the cancelling of a read for a timeout, and go on.
+            self._is_ending = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def end(self) -> None:
-        """Be counted no more."""
+        """Be counted no more.
+
+        Raises:
+            Away: the store did not answer.
+        """
         await self._link.command("ZREM", REPLICAS_KEY, self._replica)
 
     async def _count(self) -> None:

@@ -84,6 +84,7 @@ class Link:
         """Is called when the store is there again."""
         self._patience = patience
         self._client = _client(url, patience, is_cluster=is_cluster)
+        self._is_closed = False
         self._waiting: deque[_Call] = deque()
         self._sending: set[asyncio.Task[None]] = set()
         self._probing: asyncio.Task[None] | None = None
@@ -91,7 +92,9 @@ class Link:
 
     async def close(self) -> None:
         """Let go of all connections. Calls that wait fail."""
-        self._fail_all("closed")
+        self._is_closed = True
+        self.reason = self.reason or "closed"
+        self._fail_all(self.reason)
         tasks = [*self._sending] + ([self._probing] if self._probing else [])
         for task in tasks:
             task.cancel()
@@ -192,7 +195,7 @@ class Link:
                 answered.set_exception(Away(reason))
 
     async def _probe(self) -> None:
-        while True:
+        while not self._is_closed:
             await asyncio.sleep(self._patience.probe_every)
             try:
                 async with asyncio.timeout(self._patience.connect):
@@ -201,6 +204,8 @@ class Link:
                 self.reason = _one_line(error) or self.reason
                 continue
             break
+        if self._is_closed:
+            return
         self.reason = ""
         self._probing = None
         log.warning("store.back")
