@@ -1,0 +1,69 @@
+"""extproc/ledger/valkey.py does what the model does, with leases and without."""
+
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
+
+import pytest
+from hypothesis import settings
+
+from extproc.ledger.lease_messages import Rules
+from extproc.ledger.port import OpenLedger
+from extproc.ledger.valkey import ValkeyLedger
+from extproc.ledger.valkey_link import Patience
+from tests import valkeys
+from tests.ledger_books import RESERVATION_SECONDS, Books, Clock
+from tests.ledger_model import Entry, LedgerMachine, Model
+from extproc.policy.budgets import Claim
+
+PATIENT = Patience(decision=10.0, record=10.0, connect=5.0)
+SERVERS: list[valkeys.Server] = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _server() -> Iterator[None]:
+    with valkeys.running() as server:
+        SERVERS.append(server)
+        yield
+        SERVERS.pop()
+
+
+class TenantModel(Model):
+    """Where the clock steps back, what is due in its order is that of one tenant, not of all."""
+
+    def hold(self, name: str, tenant: str, claims: tuple[Claim, ...], now: float) -> None:
+        due = now + RESERVATION_SECONDS
+        for entry in self.entries.values():
+            if entry.tenant == tenant:
+                entry.due = min(entry.due, due)
+        self.entries[name] = Entry(tenant, claims, now, due)
+
+
+class ValkeyMachine(LedgerMachine):
+    leases: Rules | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = TenantModel()
+
+    def new_books(self) -> Books:
+        SERVERS[-1].flush()
+        return Books(self._opened)
+
+    def _opened(
+        self, clock: Clock, reservation_seconds: float
+    ) -> AbstractAsyncContextManager[OpenLedger]:
+        return ValkeyLedger.open(
+            SERVERS[-1].url, reservation_seconds, leases=self.leases, patience=PATIENT, clock=clock
+        )
+
+
+class LeaseMachine(ValkeyMachine):
+    leases = Rules(busy_requests=0)
+
+
+class TestValkey(ValkeyMachine.TestCase):
+    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+class TestLeases(LeaseMachine.TestCase):
+    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
