@@ -5,6 +5,8 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import rule
 
 from extproc.ledger.lease_messages import Rules
 from extproc.ledger.port import OpenLedger
@@ -12,7 +14,7 @@ from extproc.ledger.valkey import ValkeyLedger
 from extproc.ledger.valkey_link import Patience
 from tests import valkeys
 from tests.ledger_books import RESERVATION_SECONDS, Books, Clock
-from tests.ledger_model import Entry, LedgerMachine, Model
+from tests.ledger_model import STEPS_BACK_SECONDS_MAX, Entry, LedgerMachine, Model
 from extproc.policy.budgets import Claim
 
 PATIENT = Patience(decision=10.0, record=10.0, connect=5.0)
@@ -44,6 +46,11 @@ class ValkeyMachine(LedgerMachine):
     def __init__(self) -> None:
         super().__init__()
         self.model = TenantModel()
+
+    @rule(seconds=st.floats(0.25, STEPS_BACK_SECONDS_MAX))
+    def step_back(self, seconds: float) -> None:
+        self.read()  # a tenant's books hear what time it is when somebody asks about them
+        super().step_back(seconds)
 
     def new_books(self) -> Books:
         SERVERS[-1].flush()
