@@ -157,7 +157,8 @@ class Book:
         self, ask: Reserve, accounts: Sequence[Account], at: Instant, *, is_leased: bool
     ) -> None:
         made = self._made(ask, accounts, at, is_leased=is_leased)
-        self._untold[ask.reservation] = self.known.own[ask.reservation] = made
+        self._untold[ask.reservation] = made
+        self.known.add(ask.reservation, made)
         for claim in ask.claims:
             self._count(claim, at.steady)
 
@@ -371,4 +372,4 @@ class Book:
             accounts = [
                 self.known.accounts[f"{micros(start)}:{claim.budget}"] for start, claim in places
             ]
-            self.known.own[ask.reservation] = self._made(ask, accounts, at, is_leased=True)
+            self.known.add(ask.reservation, self._made(ask, accounts, at, is_leased=True))

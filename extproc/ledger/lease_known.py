@@ -40,6 +40,16 @@ class Known:
         self.forgotten_until = 0.0
         self.expired = 0
         """How many reservations expired in answers to us."""
+        self._due_last = 0.0
+
+    def add(self, name: str, made: Made) -> None:
+        """A reservation was made here. If the clock stepped back, nothing is due after it."""
+        if made.due < self._due_last:
+            for other, earlier in self.own.items():
+                if earlier.due > made.due:
+                    self.own[other] = earlier._replace(due=made.due)
+        self._due_last = made.due
+        self.own[name] = made
 
     def account(self, start: float, stop: float, budget: str) -> Account:
         """What is known of an account; opened if nothing is."""

@@ -3,12 +3,15 @@
 import math
 from typing import Final
 
-from extproc.ledger.lease_messages import MICROSECONDS, Rules, micros
+from extproc.ledger.lease_messages import Rules, micros
 from extproc.policy.budgets import Balance, Claim
 from extproc.policy.windows import Window
 
 _FADE_SECONDS: Final = 0.5
 """Use of so long ago counts for a third."""
+
+_IDLE_REQUESTS: Final = 0.01
+"""Who expects fewer in a horizon has no use for a lease, whatever the rules say."""
 
 LEAST_REQUESTS: Final = 2
 """A lease that would take fewer of the largest requests is none: each of them is one call."""
@@ -110,13 +113,13 @@ class Demand:
         """How much to lease, 0 if it is not worth it; and how little is too little."""
         units, requests = self._faded(now)
         least = max(1, LEAST_REQUESTS * self._largest)
-        if requests * rules.horizon < rules.busy_requests:
+        if requests * rules.horizon < max(rules.busy_requests, _IDLE_REQUESTS):
             return 0, least
         return max(math.ceil(units * rules.horizon), least), least
 
     def is_idle(self, rules: Rules, now: float) -> bool:
         """Whether so little was asked for that nothing need be known of it."""
-        return self._faded(now)[1] * rules.horizon < 1 / MICROSECONDS
+        return self._faded(now)[1] * rules.horizon < _IDLE_REQUESTS
 
     def _faded(self, now: float) -> tuple[float, float]:
         elapsed = now - self._since
