@@ -179,9 +179,7 @@ class World:
         replica.under_way.discard(book.tenant)
         for question, answer in book.take(contact, reply, self.instant(replica)):
             question.reply(answer)
-        if book.is_urgent(self.instant(replica)):
-            self.pump(replica, book)
-        elif book.has_questions:
+        if book.is_urgent(self.instant(replica)) or book.has_questions:
             self.pump(replica, book)
         self._tick_later(replica, book)
 
@@ -206,9 +204,7 @@ class World:
             self._known.add(script.digest)
         return decode(self._client.evalsha(script.digest, len(keys), *keys, packed))
 
-    def settle(
-        self, tenant: str, name: str, charges: Sequence[tuple[str, float, int]]
-    ) -> str:
+    def settle(self, tenant: str, name: str, charges: Sequence[tuple[str, float, int]]) -> str:
         packed = [(budget, micros(start), amount) for budget, start, amount in charges]
         reply = self.call(SETTLE, tenant, {"settlements": [(name, packed)]})
         return reply.taken[0]

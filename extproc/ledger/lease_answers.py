@@ -40,7 +40,9 @@ def answer_of(question: Question, one: tuple[Any, ...], rules: Rules, at: Instan
             return Unavailable(_UNAVAILABLE.get(kind, "the store's answer is not understood"))
 
 
-def _state(question: Question, state: tuple[int, int, int, int], at: Instant) -> tuple[Balance, float]:
+def _state(
+    question: Question, state: tuple[int, int, int, int], at: Instant
+) -> tuple[Balance, float]:
     index, used, start, stop = state
     claim = question.ask.claims[index - 1]
     begin = start / MICROSECONDS

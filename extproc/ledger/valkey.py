@@ -56,7 +56,7 @@ Policy = Callable[[str], WhenUnavailable]
 class ValkeyLedger:
     """An `OpenLedger` that many replicas share. Use it in the event loop that opened it."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  # what it goes between
         self,
         link: Link,
         clock: ServerClock,
@@ -76,9 +76,10 @@ class ValkeyLedger:
 
     @classmethod
     @asynccontextmanager
-    async def open(  # noqa: PLR0913  # all but two have a default
+    async def open(  # noqa: PLR0913  # all but three have a default
         cls,
         url: str,
+        clock: Callable[[], float],
         reservation_seconds: float,
         *,
         when_unavailable: Policy = lambda _: "local_share",
@@ -87,16 +88,17 @@ class ValkeyLedger:
         patience: Patience = PATIENCE,
         keeping: Keeping | None = None,
         is_cluster: bool = False,
-        clock: Callable[[], float] | None = None,
+        is_clock_imposed: bool = False,
     ) -> AsyncIterator[Self]:
         """Share the store's budgets for as long as the block lasts; it may be away at first.
 
-        Without `leases` every reservation is one question to the store. `clock` is for tests:
-        the store then believes it, and not its own.
+        Without `leases` every reservation is one question to the store. `replicas_min` is how
+        many are taken to share it before they were counted. In tests the clock is imposed on the
+        store, which else has its own.
         """
         keeping = keeping or Keeping(reservation_seconds, reservation_seconds + REMEMBERED_SECONDS)
         replica = uuid.uuid4().hex
-        server_clock = ServerClock(clock)
+        server_clock = ServerClock(clock, is_imposed=is_clock_imposed)
         stopgap = Stopgap()
         link = Link(url, patience, is_cluster=is_cluster)
         notes = StoredNotes(link)
@@ -108,7 +110,7 @@ class ValkeyLedger:
         link.on_back = beats.is_back
         with contextlib.suppress(Away):
             await notes.refresh()
-        beating = asyncio.create_task(beats.run((leases or LEASES).tell))
+        beating = asyncio.ensure_future(beats.run((leases or LEASES).tell))
         try:
             yield cls(link, server_clock, shelf, notes, stopgap, when_unavailable)
         finally:
@@ -186,9 +188,7 @@ class ValkeyLedger:
         answer = await answered
         return None if is_away(answer) else answer
 
-    def _do_without(
-        self, book: Book, ask: Reserve, known: str | None, *, is_kept: bool
-    ) -> Answer:
+    def _do_without(self, book: Book, ask: Reserve, known: str | None, *, is_kept: bool) -> Answer:
         reason = self._link.reason or "the store did not answer"
         policy = self._policy(ask.tenant)
         if known is not None or not is_kept or policy == "deny":
@@ -262,9 +262,8 @@ class ValkeyLedger:
         if tenant is None:
             return
         book = self._shelf.book(tenant)
-        if reservation in book.known.own:
-            if self._give_back(book, reservation):
-                del self._names[reservation]
+        if reservation in book.known.own and self._give_back(book, reservation):
+            del self._names[reservation]
 
     def _give_back(self, book: Book, reservation: str) -> bool:
         is_given = book.release(reservation, self._clock.now())

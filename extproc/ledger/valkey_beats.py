@@ -84,7 +84,7 @@ class Beats:
     async def run(self, tell_seconds: float) -> None:
         """Do all of it until this is cancelled."""
         works = [self.tell(tell_seconds), self.beat(), self.come_back()]
-        tasks = [asyncio.create_task(work) for work in works]
+        tasks = [asyncio.ensure_future(work) for work in works]
         try:
             await asyncio.gather(*tasks)
         finally:

@@ -137,7 +137,7 @@ class Link:
                     return  # more will gather until one comes back
             count = min(len(self._waiting), CALLS_PER_PIPELINE_MAX)
             batch = [self._waiting.popleft() for _ in range(count)]
-            task = asyncio.create_task(self._run([c for c in batch if not c.answered.done()]))
+            task = asyncio.ensure_future(self._run([c for c in batch if not c.answered.done()]))
             self._sending.add(task)
             task.add_done_callback(self._sent)
 
@@ -184,7 +184,7 @@ class Link:
         """Let every call fail at once, until a probe comes through."""
         if self._probing is None:
             log.warning("store.away", extra={"reason": reason})
-            self._probing = asyncio.create_task(self._probe())
+            self._probing = asyncio.ensure_future(self._probe())
         self.reason = reason
         self._fail_all(reason)
 

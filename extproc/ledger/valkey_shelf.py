@@ -150,7 +150,7 @@ class Shelf:
             return
         contact = book.compose(self._clock.now())
         if contact is not None:
-            task = asyncio.create_task(self._exchange(book, contact))
+            task = asyncio.ensure_future(self._exchange(book, contact))
             self._exchanges[book.tenant] = task
             task.add_done_callback(lambda _: self._exchanged(book))
         self._later(book)
@@ -216,11 +216,12 @@ class Shelf:
         Raises:
             Away: the store did not answer.
         """
-        body = {} if fields is None else {"fields": fields}
+        body: dict[str, object] = {} if fields is None else {"fields": fields}
+        reply = await self._ask(book, _READ, body)
         for _ in range(FLUSHES_MAX):
-            reply = await self._ask(book, _READ, body)
             if not reply.is_behind:
                 break
+            reply = await self._ask(book, _READ, body)
         return reply
 
     async def _ask(self, book: Book, script: Script, body: dict[str, object]) -> Reply:
@@ -245,7 +246,7 @@ class Shelf:
         log.warning("store.went_back", extra={"tenant": book.tenant})
         book.lost = ()
         self.watch(book)
-        task = asyncio.create_task(self._raise_to(book, seen))
+        task = asyncio.ensure_future(self._raise_to(book, seen))
         self._raises[book.tenant] = task
         task.add_done_callback(lambda _: self._raises.pop(book.tenant, None))
 

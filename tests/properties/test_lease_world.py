@@ -182,7 +182,9 @@ class LeaseWorld(RuleBasedStateMachine):
     def _all_of_it_can_be_had(self) -> None:
         world = self.world
         start = WINDOWS["day"].span(world.now).start
-        left = LIMITS["day"] - world.accounts(TENANT).get(f"{round(start * 1_000_000)}:day", (0,))[0]
+        left = (
+            LIMITS["day"] - world.accounts(TENANT).get(f"{round(start * 1_000_000)}:day", (0,))[0]
+        )
         answers: list[Answer] = []
         replica = world.new_replica()
         for name, amount in (("last", left), ("one more", 1)):

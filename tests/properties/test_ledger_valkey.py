@@ -12,10 +12,10 @@ from extproc.ledger.lease_messages import Rules
 from extproc.ledger.port import OpenLedger
 from extproc.ledger.valkey import ValkeyLedger
 from extproc.ledger.valkey_link import Patience
+from extproc.policy.budgets import Claim
 from tests import valkeys
 from tests.ledger_books import RESERVATION_SECONDS, Books, Clock
 from tests.ledger_model import STEPS_BACK_SECONDS_MAX, Entry, LedgerMachine, Model
-from extproc.policy.budgets import Claim
 
 PATIENT = Patience(decision=10.0, record=10.0, connect=5.0)
 SERVERS: list[valkeys.Server] = []
@@ -60,7 +60,12 @@ class ValkeyMachine(LedgerMachine):
         self, clock: Clock, reservation_seconds: float
     ) -> AbstractAsyncContextManager[OpenLedger]:
         return ValkeyLedger.open(
-            SERVERS[-1].url, reservation_seconds, leases=self.leases, patience=PATIENT, clock=clock
+            SERVERS[-1].url,
+            clock,
+            reservation_seconds,
+            leases=self.leases,
+            patience=PATIENT,
+            is_clock_imposed=True,
         )
 
 

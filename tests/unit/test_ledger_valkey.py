@@ -36,7 +36,12 @@ class TestValkeyLedger(LedgerContract):
         self, clock: Clock, reservation_seconds: float
     ) -> AbstractAsyncContextManager[OpenLedger]:
         return ValkeyLedger.open(
-            self.url, reservation_seconds, leases=self.leases, patience=PATIENT, clock=clock
+            self.url,
+            clock,
+            reservation_seconds,
+            leases=self.leases,
+            patience=PATIENT,
+            is_clock_imposed=True,
         )
 
 
