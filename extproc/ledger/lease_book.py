@@ -13,7 +13,7 @@ that a hundred of them run in a simulation as they do in a hundred processes.
 """
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from extproc.ledger.lease_answers import answer_of
@@ -29,11 +29,11 @@ from extproc.ledger.lease_messages import (
     Question,
     Reply,
     Rules,
-    budget_of,
     micros,
 )
-from extproc.ledger.lease_slices import Account, Demand, Lease
-from extproc.policy.budgets import Answer, Claim, Reserve, Reserved, Unavailable
+from extproc.ledger.lease_slices import Account
+from extproc.ledger.lease_stock import Stock
+from extproc.policy.budgets import Answer, Reserve, Reserved, Unavailable
 
 TELLS_MAX: Final = 500
 QUESTIONS_MAX: Final = 200
@@ -55,17 +55,14 @@ class Book:
         self.used_at = 0.0
         self._replica = replica
         self._keeping = keeping
-        self._is_leasing = rules is not None
         self._rules = rules or NO_LEASES
+        self._stock = Stock(self.known, rules)
         self._seq = 0
-        self._leases: dict[str, Lease] = {}
         self._untold: dict[str, Made] = {}
         self._drops: list[str] = []
         self._questions: deque[Question] = deque()
-        self._demand: dict[str, Demand] = {}
         self._contact: Contact | None = None
         self._last_sent = 0.0
-        self._gives_back = False
 
     @property
     def is_busy(self) -> bool:
@@ -75,7 +72,7 @@ class Book:
     @property
     def has_leases(self) -> bool:
         """Whether something is leased that may be used or given back."""
-        return any(account.room for account in self.known.accounts.values())
+        return self._stock.has_leases
 
     @property
     def has_news(self) -> bool:
@@ -90,7 +87,7 @@ class Book:
     def is_urgent(self, at: Instant) -> bool:
         """Whether to send a message at once, and not when the next is due."""
         wait = self.seconds_to_question(at)
-        return self._gives_back or bool(self._drops) or (wait is not None and wait <= 0)
+        return self._stock.gives_back or bool(self._drops) or (wait is not None and wait <= 0)
 
     def seconds_to_question(self, at: Instant) -> float | None:
         """How long until a question is to be put; None if there is none."""
@@ -99,45 +96,21 @@ class Book:
 
     def stop_leasing(self) -> None:
         """Give every lease back with the next message, and take none any more."""
-        self._is_leasing = False
         self._rules = NO_LEASES
-        self._demand.clear()
-        self._leases.clear()
-        for account in self.known.accounts.values():
-            account.room = 0
-        self._gives_back = True
+        self._stock.stop()
 
     # Deciding.
 
     def answer(self, ask: Reserve, at: Instant) -> Reserved | None:
         """Hold every claim from leases; None, and nothing held, if they do not cover it."""
-        if not self._is_leasing:
+        accounts = self._stock.take(ask.claims, at.steady)
+        if accounts is None:
             return None
-        steady = at.steady
-        taken: list[tuple[Account, Claim]] = []
-        for claim in ask.claims:
-            lease = self._leases.get(claim.budget)
-            if lease is not None:
-                account = lease.account
-                if (
-                    account.opened <= steady < account.until
-                    and claim.limit == lease.limit > 0
-                    and (claim.window is lease.window or claim.window == lease.window)
-                    and claim.amount <= account.room
-                ):
-                    account.room -= claim.amount
-                    account.untold += claim.amount
-                    taken.append((account, claim))
-                    continue
-            for account, held in taken:
-                account.room += held.amount
-                account.untold -= held.amount
-            return None
-        self._note(ask, [account for account, _ in taken], at, is_leased=True)
+        self._note(ask, accounts, at, is_leased=True)
         return Reserved(
             ask.reservation,
-            tuple([account.balance(claim, at.server) for account, claim in taken]),
-            tuple([account.start for account, _ in taken]),
+            tuple([a.balance(c, at.server) for a, c in zip(accounts, ask.claims, strict=True)]),
+            tuple([account.start for account in accounts]),
         )
 
     def insert(self, ask: Reserve, at: Instant) -> tuple[float, ...]:
@@ -159,8 +132,7 @@ class Book:
         made = self._made(ask, accounts, at, is_leased=is_leased)
         self._untold[ask.reservation] = made
         self.known.add(ask.reservation, made)
-        for claim in ask.claims:
-            self._count(claim, at.steady)
+        self._stock.count(ask.claims, at.steady)
 
     def _made(
         self, ask: Reserve, accounts: Sequence[Account], at: Instant, *, is_leased: bool
@@ -174,19 +146,12 @@ class Book:
         )
         return Made(at.server, at.server + self._keeping.reservation_seconds, parts, is_leased)
 
-    def _count(self, claim: Claim, steady: float) -> None:
-        demand = self._demand.get(claim.budget)
-        if demand is None:
-            demand = self._demand[claim.budget] = Demand(claim, steady)
-        demand.add(claim)
-
     def ask(self, question: Question, at: Instant) -> None:
         """Let the store decide."""
         self._questions.append(question)
         self.used_at = at.steady
-        if question.is_kept and self._is_leasing:
-            for claim in question.ask.claims:
-                self._count(claim, at.steady)
+        if question.is_kept:
+            self._stock.count(question.ask.claims, at.steady)
 
     def release(self, reservation: str, at: Instant) -> bool:
         """Give one back that was made here. False if it has expired already."""
@@ -216,24 +181,26 @@ class Book:
         if self._contact is not None:
             return None
         questions = self._due_questions(at)
-        if not (questions or self._untold or self._drops or self._gives_back):
+        if not (questions or self._untold or self._drops or self._stock.gives_back):
             is_idle = at.steady - self._last_sent < self._rules.idle
             if is_idle or not self.has_leases:
                 return None
         told = self._tell()
         asked = {claim.budget for question in questions for claim in question.ask.claims}
-        kept = dict(self._keep(asked, at))
-        wants = self._wants(at)
+        kept = dict(self._stock.keep(asked, at.steady))
+        wants = self._stock.wants(at.steady)
         drops, self._drops = self._drops[:TELLS_MAX], self._drops[TELLS_MAX:]
         self._seq += 1
         self._last_sent = at.steady
-        self._gives_back = False
         body = body_of(questions, told, wants, at, self._rules) | {
             "replica": self._replica,
             "replicas": self.sharers,
             "seq": self._seq,
             "drops": drops,
             "kept": kept,
+            "birth": self.known.mark[0],
+            "written": self.known.mark[1],
+            "lasts": self.known.lasts,
         }
         wanted = {claim.budget: claim for claim, _, _ in wants}
         self._contact = Contact(body, at, questions, told, kept, wanted, drops, self.known.mark)
@@ -259,28 +226,6 @@ class Book:
                 account.telling += part[3]
         return told
 
-    def _keep(self, asked: set[str], at: Instant) -> Iterator[tuple[str, int]]:
-        """All that the store must go on counting as leased. Give back what is not needed."""
-        for field, account in self.known.accounts.items():
-            if account.room:
-                is_usable = account.opened <= at.steady < account.until
-                is_asked = budget_of(field) in asked
-                account.room = min(account.room, account.target) if is_usable else 0
-                if is_asked:
-                    account.room = 0
-            if account.room or account.untold:
-                yield field, account.room + account.untold
-
-    def _wants(self, at: Instant) -> list[tuple[Claim, int, int]]:
-        wants = []
-        for budget, demand in tuple(self._demand.items()):
-            amount, least = demand.wanted(self._rules, at.steady)
-            if amount:
-                wants.append((demand.claim, amount, least))
-            elif demand.is_idle(self._rules, at.steady):
-                del self._demand[budget]
-        return wants
-
     # Hearing.
 
     def take(self, contact: Contact, reply: Reply, at: Instant) -> list[tuple[Question, Answer]]:
@@ -291,7 +236,7 @@ class Book:
         self._told(contact)
         self.hear(reply, contact.mark)
         if not reply.is_late:
-            self._lease(contact, reply)
+            self._stock.hear(contact, reply)
         found: list[tuple[Question, Answer]] = []
         for question, one in zip(contact.questions, reply.answers, strict=True):
             answer = answer_of(question, one, self._rules, at)
@@ -344,27 +289,6 @@ class Book:
         for made in contact.told.values():
             for field, part in made.fields():
                 self.known.accounts[field].telling -= part[3]
-
-    def _lease(self, contact: Contact, reply: Reply) -> None:
-        leases = dict(reply.leases)
-        for field in {**contact.kept, **leases}:
-            account = self.known.accounts.get(field)
-            if account is None:
-                continue
-            has, account.target = leases.get(field, (0, 0))
-            account.room = max(0, account.room + has - contact.kept.get(field, 0))
-            account.opened = contact.sent.steady
-            lasts = self._rules.lease
-            if account.start:
-                lasts = min(lasts, account.stop - reply.now / MICROSECONDS)
-            account.until = contact.sent.steady + lasts
-            self._gives_back = self._gives_back or account.room > account.target
-            claim = contact.wanted.get(budget_of(field))
-            now_leased = self._leases.get(budget_of(field))
-            if claim is not None and (
-                now_leased is None or now_leased.account.start <= account.start
-            ):
-                self._leases[claim.budget] = Lease(account, claim.limit, claim.window)
 
     def _remember(self, ask: Reserve, answer: Reserved, at: Instant) -> None:
         if ask.reservation not in self.known.own:

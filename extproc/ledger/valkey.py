@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Self, cast
 
+from extproc.ledger.accounts import ALWAYS
 from extproc.ledger.lease_book import Book
-from extproc.ledger.lease_messages import Keeping, Question, Rules, field_of, micros
+from extproc.ledger.lease_messages import Keeping, Question, Rules, field_of
 from extproc.ledger.lease_slices import balance
 from extproc.ledger.notes import check, is_text, unavailable
 from extproc.ledger.port import NO_NOTES, Size, Standing, Sum
@@ -26,7 +27,7 @@ from extproc.ledger.valkey_beats import Beats
 from extproc.ledger.valkey_clock import ServerClock
 from extproc.ledger.valkey_link import Away, Link, Patience
 from extproc.ledger.valkey_notes import StoredNotes
-from extproc.ledger.valkey_shelf import Shelf, is_away
+from extproc.ledger.valkey_shelf import Shelf, chunks_of, is_away
 from extproc.policy.budgets import (
     Answer,
     Claim,
@@ -43,8 +44,6 @@ REMEMBERED_SECONDS: Final = 7200.0
 NAMES_MAX: Final = 500_000
 """Names of reservations that this replica made or settled. Beyond it the oldest is forgotten:
 who asks for it anew asks the store."""
-
-SETTLEMENTS_PER_CALL_MAX: Final = 200
 
 LEASES: Final = Rules()
 PATIENCE: Final = Patience()
@@ -215,15 +214,8 @@ class ValkeyLedger:
         check(settlements, notes)
         if not self._notes.have_room(notes):
             return unavailable(settlements)
-        by_tenant: dict[str, list[int]] = {}
-        for index, settlement in enumerate(settlements):
-            by_tenant.setdefault(settlement.tenant, []).append(index)
         taken: list[Settled] = list(unavailable(settlements))
-        chunks = [
-            (tenant, indexes[first : first + SETTLEMENTS_PER_CALL_MAX])
-            for tenant, indexes in by_tenant.items()
-            for first in range(0, len(indexes), SETTLEMENTS_PER_CALL_MAX)
-        ]
+        chunks = chunks_of(settlements)
         answers = await asyncio.gather(
             *[self._settle(name, [settlements[i] for i in chunk]) for name, chunk in chunks]
         )
@@ -240,12 +232,8 @@ class ValkeyLedger:
 
     async def _settle(self, tenant: str, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         book = self._shelf.book(tenant)
-        packed = [
-            (name, [(budget, micros(start), amount) for budget, start, amount in charges])
-            for name, _, charges in settlements
-        ]
         try:
-            taken = cast("Sequence[Settled]", await self._shelf.settle(book, packed))
+            taken = cast("Sequence[Settled]", await self._shelf.settle(book, settlements))
         except Away:
             for settlement in settlements:
                 self._stopgap.ended(book, settlement.reservation)
@@ -286,12 +274,8 @@ class ValkeyLedger:
         book = self._shelf.book(tenant)
         await self._shelf.flush(book)
         now = self._clock.now().server
-        spans = [
-            (0.0, float("inf"))
-            if claim.window is None
-            else claim.window.span(now if at is None else at)
-            for claim in claims
-        ]
+        when = now if at is None else at
+        spans = [ALWAYS if c.window is None else c.window.span(when) for c in claims]
         fields = [field_of(c.budget, s[0]) for c, s in zip(claims, spans, strict=True)]
         sums = {
             field: (account.committed, account.used - account.committed)
@@ -304,13 +288,8 @@ class ValkeyLedger:
         for claim, (start, stop), field in zip(claims, spans, fields, strict=True):
             committed, reserved = sums.get(field, (0, 0))
             remaining = max(0, claim.limit - committed - reserved)
-            found.append(
-                Standing(
-                    balance(claim, remaining, start, stop, self._clock.now().server),
-                    committed,
-                    reserved,
-                )
-            )
+            left = balance(claim, remaining, start, stop, self._clock.now().server)
+            found.append(Standing(left, committed, reserved))
         return tuple(found)
 
     def sums(self) -> tuple[Sum, ...]:

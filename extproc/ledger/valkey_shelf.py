@@ -20,11 +20,12 @@ from extproc.ledger.lease_messages import (
     decode,
     encode,
     keeping_fields,
+    micros,
 )
 from extproc.ledger.valkey_clock import ServerClock
 from extproc.ledger.valkey_keys import keys_of
 from extproc.ledger.valkey_link import Away, Link, Script
-from extproc.policy.budgets import Unavailable
+from extproc.policy.budgets import Settlement, Unavailable
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ BOOKS_MAX: Final = 200_000
 BOOK_IDLE_SECONDS: Final = 600.0
 FLUSHES_MAX: Final = 100
 """Messages that one flush waits for: more come only while others ask."""
+
+SETTLEMENTS_PER_CALL_MAX: Final = 200
 
 _CONTACT: Final = Script.load("common", "contact")
 _SETTLE: Final = Script.load("common", "settle")
@@ -146,7 +149,7 @@ class Shelf:
 
     def pump(self, book: Book) -> None:
         """Begin an exchange if the book has something to say and none is under way."""
-        if book.tenant in self._exchanges:
+        if book.tenant in self._exchanges or book.tenant in self._raises:
             return
         contact = book.compose(self._clock.now())
         if contact is not None:
@@ -198,16 +201,18 @@ class Shelf:
             if task is not None:
                 await asyncio.wait([task])
 
-    async def settle(
-        self, book: Book, settlements: Sequence[tuple[str, Sequence[tuple[str, int, int]]]]
-    ) -> Sequence[str]:
+    async def settle(self, book: Book, settlements: Sequence[Settlement]) -> Sequence[str]:
         """Settle in the store, which is told first what was reserved here.
 
         Raises:
             Away: the store did not answer.
         """
         await self.flush(book)
-        reply = await self._ask(book, _SETTLE, {"settlements": settlements})
+        packed = [
+            (name, [(budget, micros(start), amount) for budget, start, amount in charges])
+            for name, _, charges in settlements
+        ]
+        reply = await self._ask(book, _SETTLE, {"settlements": packed})
         return reply.taken
 
     async def read(self, book: Book, fields: Sequence[str] | None) -> Reply:
@@ -248,7 +253,11 @@ class Shelf:
         self.watch(book)
         task = asyncio.ensure_future(self._raise_to(book, seen))
         self._raises[book.tenant] = task
-        task.add_done_callback(lambda _: self._raises.pop(book.tenant, None))
+        task.add_done_callback(lambda _: self._raised_to(book))
+
+    def _raised_to(self, book: Book) -> None:
+        self._raises.pop(book.tenant, None)
+        self.pump(book)
 
     async def _raised(self, book: Book) -> None:
         task = self._raises.get(book.tenant)
@@ -278,3 +287,15 @@ class Shelf:
 def is_away(answer: object) -> bool:
     """Whether the store did not answer a question."""
     return answer is _AWAY
+
+
+def chunks_of(settlements: Sequence[Settlement]) -> list[tuple[str, list[int]]]:
+    """Which of them go together: those of one tenant, as many as one call takes."""
+    by_tenant: dict[str, list[int]] = {}
+    for index, settlement in enumerate(settlements):
+        by_tenant.setdefault(settlement.tenant, []).append(index)
+    return [
+        (tenant, indexes[first : first + SETTLEMENTS_PER_CALL_MAX])
+        for tenant, indexes in by_tenant.items()
+        for first in range(0, len(indexes), SETTLEMENTS_PER_CALL_MAX)
+    ]

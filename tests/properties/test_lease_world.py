@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from valkey import Valkey
 
 from extproc.ledger.lease_messages import Keeping, Rules
-from extproc.policy.budgets import Answer, Claim, Denied, Reserved
+from extproc.policy.budgets import Answer, Claim, Denied, Reserved, Unit
 from extproc.policy.windows import Window
 from tests import valkeys
 from tests.lease_world import Replica, World
@@ -44,7 +44,7 @@ class Request:
 
 
 def claim(budget: str, amount: int) -> Claim:
-    unit = "concurrent_requests" if budget == "slots" else "tokens"
+    unit: Unit = "concurrent_requests" if budget == "slots" else "tokens"
     amount = 1 if budget == "slots" else amount
     return Claim(budget, unit, LIMITS[budget], WINDOWS[budget], amount, amount)
 
@@ -181,7 +181,7 @@ class LeaseWorld(RuleBasedStateMachine):
 
     def _all_of_it_can_be_had(self) -> None:
         world = self.world
-        start = WINDOWS["day"].span(world.now).start
+        start = Window(calendar="day").span(world.now).start
         left = (
             LIMITS["day"] - world.accounts(TENANT).get(f"{round(start * 1_000_000)}:day", (0,))[0]
         )
@@ -194,5 +194,5 @@ class LeaseWorld(RuleBasedStateMachine):
         assert isinstance(answers[1], Denied)
 
 
-class TestLeaseWorld(LeaseWorld.TestCase):
-    settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestLeaseWorld = LeaseWorld.TestCase
+TestLeaseWorld.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)

@@ -73,9 +73,7 @@ class LeaseMachine(ValkeyMachine):
     leases = Rules(busy_requests=0)
 
 
-class TestValkey(ValkeyMachine.TestCase):
-    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
-
-
-class TestLeases(LeaseMachine.TestCase):
-    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestValkey = ValkeyMachine.TestCase
+TestValkey.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestLeases = LeaseMachine.TestCase
+TestLeases.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)

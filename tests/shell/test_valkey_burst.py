@@ -9,11 +9,11 @@ from typing import Final
 
 import pytest
 
-from tests import valkeys
-from tests.ledger_books import Books, Clock
-from tests.shell.valkey_child import DAY, PATIENT
 from extproc.ledger.valkey import ValkeyLedger
 from extproc.policy.budgets import Claim, Denied, Reserved
+from tests import valkeys
+from tests.ledger_books import Books, Clock
+from tests.shell.valkey_child import DAY, PATIENT, clock
 
 PROCESSES: Final = 8
 REQUESTS: Final = 2400
@@ -68,11 +68,9 @@ def burst(server: valkeys.Server, *claims: str) -> int:
 
 
 def books(server: valkeys.Server) -> Books:
-    import time
-
     return Books(
         lambda _clock, seconds: ValkeyLedger.open(
-            server.url, time.time, seconds, leases=None, patience=PATIENT
+            server.url, clock, seconds, leases=None, patience=PATIENT
         ),
         Clock(),
     )

@@ -21,6 +21,8 @@ local mine = redis.call('HGET', LEASES, ask.replica)
 mine = mine and cmsgpack.unpack(mine) or { seq = 0, amounts = {} }
 local is_stale = ask.seq <= mine.seq
 local is_late = now > ask.valid_until
+-- What the replica heard of these books that they don't know: they went back.
+local is_old = ask.birth ~= 0 and now < ask.lasts and (birth ~= ask.birth or written < ask.written)
 local seen = {}
 
 -- What was made from leases, and is known from now on.
@@ -175,7 +177,13 @@ end
 
 local answers = {}
 for i, one in ipairs(ask.asks) do
-  answers[i] = (is_late or is_stale) and { 'late' } or answer(unpack(one))
+  if is_late or is_stale then
+    answers[i] = { 'late' }
+  elseif is_old then
+    answers[i] = { 'busy' }
+  else
+    answers[i] = answer(unpack(one))
+  end
 end
 
 -- New leases: a part of what is left, so that they shrink with it, or none where what is left
@@ -184,7 +192,7 @@ local leases = {}
 if not (is_stale or is_late) then
   local live = redis.call('ZCOUNT', LAPSE, whole(now + ask.reservation), '+inf')
   local sharers = math.max(ask.replicas, live, 1)
-  for _, want in ipairs(ask.wants) do
+  for _, want in ipairs(is_old and {} or ask.wants) do
     local index, amount, least = unpack(want)
     local spec = specs[index]
     local account = account_of(whole(spec.start) .. ':' .. spec.budget)
