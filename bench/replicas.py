@@ -21,8 +21,8 @@ from extproc.ledger.lease_messages import Keeping, Rules
 from extproc.policy.budgets import Answer, Claim, Reserved, Unavailable
 from extproc.policy.windows import Window
 from tests import valkeys
-from tests.ledger_books import NOON
 from tests.lease_world import World
+from tests.ledger_books import NOON
 
 REPLICAS: Final = 100
 TENANTS: Final = 4
@@ -36,6 +36,8 @@ KEEPING: Final = Keeping(reservation_seconds=120.0, remembered_seconds=1000.0)
 
 
 class Day:
+    """The traffic, and the truth about what is used."""
+
     def __init__(self, world: World) -> None:
         self.world = world
         self.random = random.Random(1)  # noqa: S311  # the same every time
@@ -67,11 +69,10 @@ class Day:
     def trickle(self, tenant: str) -> None:
         """One request now and then."""
         self.request(tenant, self.random.randrange(REPLICAS), 600)
-        self.world.at(
-            self.world.now + self.random.expovariate(0.02), lambda: self.trickle(tenant)
-        )
+        self.world.at(self.world.now + self.random.expovariate(0.02), lambda: self.trickle(tenant))
 
     def request(self, tenant: str, which: int, amount: int) -> None:
+        """One request comes to one replica."""
         claims = (
             Claim("minute", "tokens", MINUTE_LIMIT, MINUTE, amount, amount),
             Claim("day", "tokens", DAY_LIMIT, DAY, amount, amount),

@@ -138,6 +138,11 @@ class ValkeyLedger:
         """How many share the store, as far as is known."""
         return self._shelf.sharers
 
+    @property
+    def calls(self) -> int:
+        """How many scripts were called."""
+        return self._link.calls
+
     async def reserve(self, ask: Reserve) -> Answer:
         """Hold every claim or none. From leases that is decided without waiting."""
         known = self._names.get(ask.reservation)

@@ -351,3 +351,39 @@ def test_keys_end_by_themselves_and_a_tenants_lie_together(server: valkeys.Serve
     tags = {key.split(b":{")[1].split(b"}")[0] for key in keys if b":{t." in key}
     assert len(tags) == 5
     assert b"t." in tags
+
+
+def test_a_replica_that_ends_gives_its_leases_back(server: valkeys.Server) -> None:
+    def leases() -> list[bytes]:
+        found: list[bytes] = server.command("KEYS", "*:leases")
+        return found
+
+    async def main() -> None:
+        async with replica(server, leases=Rules(busy_requests=0, horizon=5.0)) as one:
+            for i in range(10):
+                await one.reserve(f"a{i}", claim(1))
+                await asyncio.sleep(0.01)
+            assert leases()
+        assert not leases()
+        async with replica(server) as other:
+            assert isinstance(await other.reserve("b", claim(990)), Reserved)
+            assert await other.settle("a0", 1) == "settled"
+
+    asyncio.run(main())
+
+
+def test_what_is_leased_by_others_is_asked_back_before_anybody_is_refused(
+    server: valkeys.Server,
+) -> None:
+    async def main() -> None:
+        rules = Rules(busy_requests=0, horizon=5.0, lease=30.0)
+        async with replica(server, leases=rules) as one, replica(server, leases=rules) as other:
+            for i in range(10):
+                await one.reserve(f"a{i}", claim(10))
+                await asyncio.sleep(0.01)
+            assert server.command("KEYS", "*:leases")
+
+            assert isinstance(await other.reserve("b", claim(900)), Reserved)
+            assert isinstance(await one.reserve("c", claim(1)), Denied)
+
+    asyncio.run(main())
