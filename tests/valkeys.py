@@ -76,19 +76,25 @@ class Server:
         self.command("FLUSHALL")
 
 
+PORT_MAX: Final = 55_000
+"""The nodes of a cluster talk to each other at a port that is 10,000 higher."""
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            if port <= PORT_MAX:
+                return port
 
 
 @contextmanager
 def running(*options: str) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(Path(folder), *options).start()
+        server = Server(Path(folder), *options)
         try:
-            yield server
+            yield server.start()
         finally:
             server.kill()
 
