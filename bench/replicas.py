@@ -4,9 +4,10 @@
 
 The books and scripts are those of the service; clock, network and traffic are simulated (`tests/
 lease_world.py`), a Valkey of its own runs the scripts. Requests come in bursts, most of them to a
-few replicas and some to all; every replica dies once a day, with what it had not told. Prints a
-line of JSON with leases, and one without. `refused_wrongly` had room both when they asked and when
-they were answered, by what was charged and what was under way; `overshoot` must be 0.
+few replicas and some to all; every replica dies once a day, and one in each burst, with what it had
+not told. Prints a line of JSON with leases, and one without. `refused_wrongly` had room both when
+they asked and when they were answered, by what was charged and what was under way; `overshoot`
+must be 0.
 """
 
 import json
@@ -63,6 +64,9 @@ class Day:
             amount = min(8000, max(50, int(draw.lognormvariate(6.5, 0.8))))
             which = draw.choice(replicas)
             self.world.at(at, partial(self.request, tenant, which, amount))
+        # Who dies in the middle of it has let in what he had not told.
+        dies_at = self.world.now + draw.uniform(0, seconds)
+        self.world.at(dies_at, partial(self.death, draw.choice(replicas)))
         pause = draw.expovariate(BURSTS_PER_HOUR / 3600)
         self.world.at(end + pause, lambda: self.burst(tenant))
 

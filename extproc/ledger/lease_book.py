@@ -94,6 +94,10 @@ class Book:
         retries = [question.retry_at for question in self._questions]
         return min(retries) - at.steady if retries else None
 
+    def drop_leases(self) -> None:
+        """Decide nothing before the store was heard: it may have forgotten what it leased."""
+        self._stock.drop()
+
     def stop_leasing(self) -> None:
         """Give every lease back with the next message, and take none any more."""
         self._rules = NO_LEASES

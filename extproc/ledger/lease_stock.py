@@ -38,9 +38,13 @@ class Stock:
         self._rules = NO_LEASES
         self._demand.clear()
         self._leases.clear()
+        self.drop()
+        self.gives_back = True
+
+    def drop(self) -> None:
+        """Use nothing of what there is: the store may have given it to others."""
         for account in self._known.accounts.values():
             account.room = 0
-        self.gives_back = True
 
     def take(self, claims: Sequence[Claim], steady: float) -> list[Account] | None:
         """Use of the leases what is claimed; None, and nothing used, if they do not cover it."""

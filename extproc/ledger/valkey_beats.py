@@ -12,14 +12,15 @@ from extproc.ledger.valkey_link import Away, Link
 from extproc.ledger.valkey_notes import StoredNotes
 from extproc.ledger.valkey_shelf import BOOK_IDLE_SECONDS, Shelf
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 1.0
 BEATS_MISSED_MAX: Final = 5
 """A replica that misses more is no longer counted."""
 
-REFRESHED_PER_BEAT: Final = 50
-"""Books read anew at each beat, because other replicas change them too."""
+LOOKED_AT_PER_BEAT: Final = 500
+REFRESHED_PER_BEAT: Final = 10
+"""Books, the last used of those looked at, read anew because other replicas change them too."""
 
 REPLICAS_KEPT_SECONDS: Final = 3600
 
@@ -76,8 +77,7 @@ class Beats:
                 await self._notes.refresh()
                 await self._refresh()
             except Away as away:
-                log.debug("store.beat_missed", extra={"reason": str(away)})
-            self._shelf.close_idle(BOOK_IDLE_SECONDS)
+                _log.debug("a beat was missed: %s", away)
             if not self._is_ending:
                 await asyncio.sleep(BEAT_SECONDS)
 
@@ -111,10 +111,11 @@ class Beats:
         self._shelf.sharers = max(1, int(await self._link.command("ZCARD", REPLICAS_KEY)))
 
     async def _refresh(self) -> None:
-        """Read some books anew; over a while, all that are in use."""
+        """Read some books anew, and close what nobody uses; over a while, all."""
         if not self._stale:
-            self._stale = [book.tenant for book in self._shelf]
-        for _ in range(min(REFRESHED_PER_BEAT, len(self._stale))):
-            book = self._shelf.books.get(self._stale.pop())
-            if book is not None:
-                await self._shelf.read(book, None)
+            self._stale = list(self._shelf.books)
+        idle, self._stale = self._stale[:LOOKED_AT_PER_BEAT], self._stale[LOOKED_AT_PER_BEAT:]
+        self._shelf.close_idle(idle, BOOK_IDLE_SECONDS)
+        books = [self._shelf.books[name] for name in idle if name in self._shelf.books]
+        for book in sorted(books, key=lambda one: -one.used_at)[:REFRESHED_PER_BEAT]:
+            await self._shelf.read(book, None)

@@ -20,7 +20,7 @@ from valkey.asyncio.retry import Retry
 from valkey.backoff import NoBackoff
 from valkey.exceptions import NoScriptError, ResponseError, ValkeyError
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 PIPELINES_MAX: Final = 4
 """Under way at a time, each on a connection of its own."""
@@ -190,7 +190,7 @@ class Link:
     def _open(self, reason: str) -> None:
         """Let every call fail at once, until a probe comes through."""
         if self._probing is None:
-            log.warning("store.away", extra={"reason": reason})
+            _log.warning("the store of budgets is away: %s", reason)
             self._probing = asyncio.ensure_future(self._probe())
         self.reason = reason
         self._fail_all(reason)
@@ -215,7 +215,7 @@ class Link:
             return
         self.reason = ""
         self._probing = None
-        log.warning("store.back")
+        _log.warning("the store of budgets is back")
         self.on_back()
 
     async def command(self, *words: str | bytes | int) -> Any:  # noqa: ANN401  # any command

@@ -27,7 +27,7 @@ from extproc.ledger.valkey_keys import keys_of
 from extproc.ledger.valkey_link import Away, Link, Script
 from extproc.policy.budgets import Settlement, Unavailable
 
-log = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 BOOKS_MAX: Final = 200_000
 """Beyond it, books with nothing open are closed early."""
@@ -78,7 +78,7 @@ class Shelf:
         book = self.books.get(tenant)
         if book is None:
             if len(self.books) >= BOOKS_MAX:
-                self.close_idle(0.0)
+                self.close_idle(tuple(self.books), 0.0)
             book = self.books[tenant] = self._new_book(tenant)
             book.sharers = self.sharers
         return book
@@ -108,6 +108,8 @@ class Shelf:
     def doubt(self) -> None:
         """Before anything else is asked, see whether the books went back."""
         self._unsure = set(self.books)
+        for book in self.books.values():
+            book.drop_leases()
 
     async def is_sure(self, book: Book) -> bool:
         """See whether the book went back, if that may be; False if the store does not answer."""
@@ -133,10 +135,13 @@ class Shelf:
             if not (book.is_busy or book.has_leases):
                 del self._active[tenant]
 
-    def close_idle(self, idle_seconds: float) -> None:
-        """Close books with nothing open that nobody asked for lately."""
+    def close_idle(self, tenants: Sequence[str], idle_seconds: float) -> None:
+        """Close those of these books that have nothing open and nobody asked for lately."""
         now = self._clock.now()
-        for tenant, book in tuple(self.books.items()):
+        for tenant in tenants:
+            book = self.books.get(tenant)
+            if book is None:
+                continue
             book.known.forget(now.server)
             is_open = book.is_busy or book.has_leases or book.known.own
             if not is_open and now.steady - book.used_at >= idle_seconds:
@@ -248,7 +253,11 @@ class Shelf:
         if not book.lost:
             return
         seen = [tuple(one) for one in book.lost if one.start]
-        log.warning("store.went_back", extra={"tenant": book.tenant})
+        _log.warning(
+            "the store knows less of tenant %r than it did: what was seen charged counts as used"
+            " until the settlements come again",
+            book.tenant,
+        )
         book.lost = ()
         self.watch(book)
         task = asyncio.ensure_future(self._raise_to(book, seen))
@@ -268,7 +277,7 @@ class Shelf:
         try:
             await self._ask(book, _READ, {"is_raising": True, "seen": seen})
         except Away:
-            log.warning("store.not_raised", extra={"tenant": book.tenant})
+            _log.warning("the store went away before it was told what tenant %r used", book.tenant)
 
     async def give_back(self) -> None:
         """Tell everything and give every lease back: the replica is about to end."""
