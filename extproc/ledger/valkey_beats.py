@@ -7,7 +7,7 @@ from typing import Final
 from extproc.ledger.lease_messages import micros
 from extproc.ledger.valkey_away import Stopgap
 from extproc.ledger.valkey_clock import ServerClock
-from extproc.ledger.valkey_keys import REPLICAS_KEY
+from extproc.ledger.valkey_keys import BEATS_KEY, REPLICAS_KEY
 from extproc.ledger.valkey_link import Away, Link
 from extproc.ledger.valkey_notes import StoredNotes
 from extproc.ledger.valkey_shelf import BOOK_IDLE_SECONDS, Shelf
@@ -46,6 +46,7 @@ class Beats:
         self._back = asyncio.Event()
         self._stale: list[str] = []
         self._is_ending = False
+        self._beats = 0
 
     def is_back(self) -> None:
         """The store answers again."""
@@ -67,7 +68,8 @@ class Beats:
             for book in self._shelf:
                 if book.has_news:
                     self._shelf.pump(book)
-                    await asyncio.sleep(0)
+                if not await self._shelf.is_sure(book):
+                    break
 
     async def beat(self) -> None:
         """Be counted, count the others, and have what they wrote, for ever."""
@@ -103,6 +105,11 @@ class Beats:
         await self._link.command("ZREM", REPLICAS_KEY, self._replica)
 
     async def _count(self) -> None:
+        beats = int(await self._link.command("INCR", BEATS_KEY))
+        await self._link.command("EXPIRE", BEATS_KEY, REPLICAS_KEPT_SECONDS)
+        if beats < self._beats:
+            self.is_back()  # it came back so soon that nobody had missed it, and knows less
+        self._beats = beats
         now = self._clock.now().server
         oldest = micros(now - BEAT_SECONDS * BEATS_MISSED_MAX)
         await self._link.command("ZADD", REPLICAS_KEY, micros(now), self._replica)

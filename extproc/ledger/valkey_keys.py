@@ -6,6 +6,8 @@ from urllib.parse import quote
 PREFIX: Final = "llm-extproc"
 NOTES_KEYS: Final = (f"{PREFIX}:{{notes}}:texts", f"{PREFIX}:{{notes}}:version")
 REPLICAS_KEY: Final = f"{PREFIX}:replicas"
+BEATS_KEY: Final = f"{PREFIX}:beats"
+"""A number that only grows, as long as the store forgets nothing."""
 
 _KINDS: Final = ("accounts", "forget", "held", "due", "over", "leases", "lapse", "mark")
 """In the order in which the scripts take them."""

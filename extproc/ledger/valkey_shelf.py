@@ -166,7 +166,9 @@ class Shelf:
     def _exchanged(self, book: Book) -> None:
         self._exchanges.pop(book.tenant, None)
         self.watch(book)
-        if book.is_urgent(self._clock.now()) or (self._link.reason and book.has_questions):
+        # While the store is away only those who wait are answered; the rest is told later.
+        is_told = book.is_urgent and not self._link.reason
+        if is_told or book.has_due_question(self._clock.now()):
             self.pump(book)
         else:
             self._later(book)

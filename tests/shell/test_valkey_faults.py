@@ -114,6 +114,9 @@ def test_a_store_that_is_gone_is_said_to_be_and_holds_nobody_up(server: valkeys.
             assert each < 0.001
             assert await one.settle("a", 7) == "unavailable"
             await one.ledger.release("a")
+            busy = time.process_time()
+            await asyncio.sleep(0.5)
+            assert time.process_time() - busy < 0.25
 
     asyncio.run(main())
 

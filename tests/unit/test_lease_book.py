@@ -158,7 +158,7 @@ def test_what_the_store_wants_back_is_given_at_once(leased: Alone) -> None:
     leased.now += 0.2
     leased.exchange(leases={FIELD: (40, 0)}, accounts=account(0, 10, 40))
 
-    assert leased.book.is_urgent(leased.at)
+    assert leased.book.is_urgent
     assert leased.exchange()["kept"] == {}
 
 
