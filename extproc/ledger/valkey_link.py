@@ -39,8 +39,8 @@ PROBE_KEPT_SECONDS: Final = 60
 class Patience(NamedTuple):
     """How long the store may take, in seconds."""
 
-    decision: float = 0.1
-    """An answer that a request waits for."""
+    decision: float = 0.05
+    """An answer that a request waits for. A store that is slower is as good as away."""
 
     record: float = 2.0
     """An answer that no request waits for: a settlement, a reading."""
@@ -206,7 +206,9 @@ class Link:
             await asyncio.sleep(self._patience.probe_every)
             try:
                 async with asyncio.timeout(self._patience.connect):
-                    await self._client.set(PROBE_KEY, 1, ex=PROBE_KEPT_SECONDS)
+                    await self._write()  # which may have to connect first
+                async with asyncio.timeout(self._patience.decision):
+                    await self._write()
             except (ValkeyError, OSError, TimeoutError) as error:
                 self.reason = _one_line(error) or self.reason
                 continue
@@ -217,6 +219,9 @@ class Link:
         self._probing = None
         _log.warning("the store of budgets is back")
         self.on_back()
+
+    async def _write(self) -> None:
+        await self._client.set(PROBE_KEY, 1, ex=PROBE_KEPT_SECONDS)
 
     async def command(self, *words: str | bytes | int) -> Any:  # noqa: ANN401  # any command
         """One plain command, in the time of a record.

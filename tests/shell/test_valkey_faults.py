@@ -1,6 +1,7 @@
 """A Valkey that stops, comes back empty or old, hangs, or refuses: nobody waits, nothing raises."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -207,6 +208,77 @@ def test_a_store_that_hangs_costs_one_request_its_patience(server: valkeys.Serve
             assert await one.settle("a", 10) == "settled"
             # What was let in meanwhile is told, and counts.
             assert await one.sums() == (10, number)
+
+    asyncio.run(main())
+
+
+@asynccontextmanager
+async def slowed(server: valkeys.Server, delay: dict[str, float]) -> AsyncIterator[int]:
+    """A port at which the store answers later, by as much as `delay` says at the time."""
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", server.port)
+
+        async def answers() -> None:
+            while data := await there[0].read(65536):
+                await asyncio.sleep(delay["seconds"])
+                writer.write(data)
+
+        answering = asyncio.ensure_future(answers())
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                there[1].write(data)
+        answering.cancel()
+        there[1].close()
+        writer.close()
+
+    listening = await asyncio.start_server(pass_on, "127.0.0.1", 0)
+    async with listening:
+        yield listening.sockets[0].getsockname()[1]
+
+
+def test_a_store_that_is_slow_holds_up_one_request_and_not_all(server: valkeys.Server) -> None:
+    async def main() -> None:
+        delay = {"seconds": 0.0}
+        url = server.url
+        async with slowed(server, delay) as port:
+            slow_url = url.replace(str(server.port), str(port))
+            async with ValkeyLedger.open(
+                slow_url, clock, 600.0, when_unavailable=lambda _: "deny", patience=PATIENCE
+            ) as ledger:
+                one = One(ledger)
+                assert isinstance(await one.reserve("a", claim(1)), Reserved)
+                delay["seconds"] = 2 * PATIENCE.decision
+                slow = 0
+                for number in range(100):
+                    began = time.perf_counter()
+                    await one.reserve(f"b{number}", claim(1))
+                    slow += time.perf_counter() - began > PATIENCE.decision / 2
+                    await asyncio.sleep(0.01)
+                assert slow <= 1
+                delay["seconds"] = 0.0
+                await one.until(is_well=True)
+                assert isinstance(await one.reserve("c", claim(1)), Reserved)
+
+    asyncio.run(main())
+
+
+def test_what_one_replica_saw_keeps_another_from_giving_it_twice(server: valkeys.Server) -> None:
+    async def main() -> None:
+        async with replica(server) as one, replica(server) as other:
+            server.command("SAVE")
+            await one.reserve("a", claim(900))
+            await one.settle("a", 900)
+            server.kill()
+            server.start()
+
+            async def is_seen() -> bool:
+                (standing,) = await other.ledger.standing("acme", (claim(0),))
+                return standing.committed == 900
+
+            await eventually(is_seen)
+            assert isinstance(await other.reserve("b", claim(101)), Denied)
+            assert isinstance(await other.reserve("c", claim(100)), Reserved)
 
     asyncio.run(main())
 
