@@ -5,9 +5,8 @@
 The books and scripts are those of the service; clock, network and traffic are simulated (`tests/
 lease_world.py`), a Valkey of its own runs the scripts. Requests come in bursts, most of them to a
 few replicas and some to all; every replica dies once a day, and one in each burst, with what it had
-not told. Prints a line of JSON with leases, and one without. `refused_wrongly` had room both when
-they asked and when they were answered, by what was charged and what was under way; `overshoot`
-must be 0.
+not told. Prints a line of JSON with leases, and one without. `refused_wrongly` are those that one
+ledger in one place would have let in, beside all that were let in; `overshoot` must be 0.
 """
 
 import json
@@ -33,6 +32,7 @@ DAY: Final = Window(calendar="day")
 MINUTE_LIMIT: Final = 3_000_000
 DAY_LIMIT: Final = 40_000_000
 SLOTS: Final = 5000
+LASTS_SECONDS: Final = (0.5, 20.0)
 KEEPING: Final = Keeping(reservation_seconds=120.0, remembered_seconds=1000.0)
 
 
@@ -47,7 +47,9 @@ class Day:
         self.used: Counter[tuple[str, str, float]] = Counter()
         self.overshoot = 0
         self._waiting: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        self._was_let_in: set[str] = set()
+        self._was_let_in: dict[str, int] = {}
+        self._missed: Counter[tuple[str, str, float]] = Counter()
+        """What would be used besides, had nobody been refused wrongly."""
         self.count: Counter[str] = Counter()
 
     def burst(self, tenant: str) -> None:
@@ -113,28 +115,43 @@ class Day:
         )
 
     def _look_again(self, tenant: str, claims: tuple[Claim, ...]) -> None:
-        """Those that asked before and were let in after it had been decided before it, too."""
-        before = dict(self._waiting[tenant])
-        minute = claims[0]
-        room = minute.limit - self.used[tenant, "minute", MINUTE.span(self.world.now).start]
+        """See whether one ledger in one place would have let it in, beside all that it let in.
+
+        Those that asked before and were let in later had been decided before it, too.
+        """
+        before = tuple(self._waiting[tenant])
+        now = self.world.now
+        places = [(tenant, c.budget, c.window.span(now).start if c.window else 0.0) for c in claims]
+        rooms = [c.limit - self.used[place] for c, place in zip(claims, places, strict=True)]
 
         def look() -> None:
-            others = sum(amount for name, amount in before.items() if name in self._was_let_in)
-            self.count["refused_wrongly"] += others + minute.amount <= room
+            others = [self._was_let_in[name] for name in before if name in self._was_let_in]
+            for claim, place, room in zip(claims, places, rooms, strict=True):
+                taken = sum(others) if claim.window else len(others)
+                if taken + self._missed[place] + claim.amount > room:
+                    return
+            self.count["refused_wrongly"] += 1
+            for claim, place in zip(claims, places, strict=True):
+                self._missed[place] += claim.amount
+            self.world.at(self.world.now + LASTS_SECONDS[1] / 2, end)
 
-        self.world.at(self.world.now + 2, look)
+        def end() -> None:
+            for claim, place in zip(claims, places, strict=True):
+                self._missed[place] -= claim.amount // 3 if claim.window else 1
+
+        self.world.at(now + 2, look)
 
     def _let_in(
         self, tenant: str, name: str, claims: tuple[Claim, ...], starts: tuple[float, ...]
     ) -> None:
         self.count["let_in"] += 1
-        self._was_let_in.add(name)
+        self._was_let_in[name] = claims[0].amount
         for claim, start in zip(claims, starts, strict=True):
             self.used[tenant, claim.budget, start] += claim.amount
             over = self.used[tenant, claim.budget, start] - claim.limit
             self.overshoot = max(self.overshoot, over)
         part = self._durations.uniform(0.3, 1.0)
-        ends = self.world.now + self._durations.uniform(0.5, 20)
+        ends = self.world.now + self._durations.uniform(*LASTS_SECONDS)
 
         def settle() -> None:
             charges = []

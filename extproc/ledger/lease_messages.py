@@ -43,10 +43,11 @@ class Rules(NamedTuple):
     idle: float = 0.1
     """While nothing is to be told, a replica that has leases asks so often who wants them."""
 
-    horizon: float = 0.25
-    """A lease is what is used in so long. What a replica that dies had not told is no more."""
+    horizon: float = 0.1
+    """A lease is what is used in so long: it is filled up whenever something is told. What a
+    replica that dies had not told of is no more."""
 
-    busy_requests: int = 4
+    busy_requests: int = 2
     """A budget with fewer requests in a horizon is not leased: each is one call."""
 
     lease: float = 2.0
