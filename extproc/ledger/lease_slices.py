@@ -4,8 +4,9 @@ import math
 from typing import Final
 
 from extproc.ledger.lease_messages import Rules, micros
+from extproc.ledger.port import Standing
 from extproc.policy.budgets import Balance, Claim
-from extproc.policy.windows import Window
+from extproc.policy.windows import Span, Window
 
 _FADE_SECONDS: Final = 0.5
 """Use of so long ago counts for a third."""
@@ -74,6 +75,12 @@ def balance(claim: Claim, remaining: int, start: float, stop: float, now: float)
         return Balance(claim.budget, claim.unit, claim.limit, remaining, None, None)
     reset = max(0.0, stop - now)
     return Balance(claim.budget, claim.unit, claim.limit, remaining, reset, stop - start)
+
+
+def standing(claim: Claim, span: Span, sums: tuple[int, int], now: float) -> Standing:
+    """How a budget stands of which so much is committed and reserved."""
+    remaining = max(0, claim.limit - sum(sums))
+    return Standing(balance(claim, remaining, *span, now), *sums)
 
 
 class Lease:

@@ -19,15 +19,16 @@ from typing import Final, Self, cast
 from extproc.ledger.accounts import ALWAYS
 from extproc.ledger.lease_book import Book
 from extproc.ledger.lease_messages import Keeping, Question, Rules, field_of
-from extproc.ledger.lease_slices import balance
+from extproc.ledger.lease_slices import standing
 from extproc.ledger.notes import check, is_text, unavailable
 from extproc.ledger.port import NO_NOTES, Size, Standing, Sum
 from extproc.ledger.valkey_away import Stopgap, WhenUnavailable
+from extproc.ledger.valkey_batches import chunks_of
 from extproc.ledger.valkey_beats import Beats
 from extproc.ledger.valkey_clock import ServerClock
 from extproc.ledger.valkey_link import Away, Link, Patience
 from extproc.ledger.valkey_notes import StoredNotes
-from extproc.ledger.valkey_shelf import Shelf, chunks_of, is_away
+from extproc.ledger.valkey_shelf import Shelf, is_away
 from extproc.policy.budgets import (
     Answer,
     Claim,
@@ -44,6 +45,9 @@ REMEMBERED_SECONDS: Final = 7200.0
 NAMES_MAX: Final = 500_000
 """Names of reservations that this replica made or settled. Beyond it the oldest is forgotten:
 who asks for it anew asks the store."""
+
+ANSWER_SECONDS_MAX: Final = 5.0
+"""A net: a question is answered much sooner, or the store is away."""
 
 NO_ANSWER: Final = "the store did not answer"
 LEASES: Final = Rules()
@@ -193,7 +197,11 @@ class ValkeyLedger:
         at = self._clock.now()
         book.ask(Question(ask, reply, at.steady, is_kept=is_kept), at)
         self._shelf.pump(book)
-        answer = await answered
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                answer = await answered
+        except TimeoutError:
+            return None
         return None if is_away(answer) else answer
 
     def _do_without(self, book: Book, ask: Reserve) -> Answer:
@@ -287,21 +295,16 @@ class ValkeyLedger:
         with contextlib.suppress(Away):
             reply = await self._shelf.read(book, fields)
             sums = {field: (one[0], one[1]) for field, *one in reply.accounts}
-        found = []
-        for claim, (start, stop), field in zip(claims, spans, fields, strict=True):
-            committed, reserved = sums.get(field, (0, 0))
-            remaining = max(0, claim.limit - committed - reserved)
-            left = balance(claim, remaining, start, stop, self._clock.now().server)
-            found.append(Standing(left, committed, reserved))
-        return tuple(found)
+        places = zip(claims, spans, fields, strict=True)
+        return tuple([standing(c, span, sums.get(field, (0, 0)), now) for c, span, field in places])
 
     def sums(self) -> tuple[Sum, ...]:
         """All accounts of windows that last now, of tenants that this replica has met lately.
 
         What other replicas do is in them after some seconds.
         """
-        now = self._clock.now().server
-        return tuple([one for book in self._shelf for one in book.known.sums(book.tenant, now)])
+        at = self._clock.now().server
+        return tuple([one for book in self._shelf for one in book.known.sums(book.tenant, at)])
 
     def notes(self, prefix: str) -> Mapping[str, str]:
         """The notes whose names begin with `prefix`; those of other replicas after a second."""

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from extproc.ledger.lease_messages import micros
@@ -85,8 +87,9 @@ class Beats:
 
     async def run(self, tell_seconds: float) -> None:
         """Do all of it until this is cancelled."""
-        works = [self.tell(tell_seconds), self.beat(), self.come_back()]
-        tasks = [asyncio.ensure_future(work) for work in works]
+        tell = partial(self.tell, tell_seconds)
+        works: list[Callable[[], Awaitable[None]]] = [tell, self.beat, self.come_back]
+        tasks = [asyncio.ensure_future(self._keep_up(work)) for work in works]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -95,6 +98,14 @@ class Beats:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_up(self, work: Callable[[], Awaitable[None]]) -> None:
+        while not self._is_ending:
+            try:
+                await work()
+            except Exception:  # noqa: BLE001  # else nothing would be told any more
+                _log.exception("a bug in what goes on beside requests")
+                await asyncio.sleep(BEAT_SECONDS)
 
     async def end(self) -> None:
         """Be counted no more.

@@ -36,8 +36,6 @@ BOOK_IDLE_SECONDS: Final = 600.0
 FLUSHES_MAX: Final = 100
 """Messages that one flush waits for: more come only while others ask."""
 
-SETTLEMENTS_PER_CALL_MAX: Final = 200
-
 _CONTACT: Final = Script.load("common", "contact")
 _SETTLE: Final = Script.load("common", "settle")
 _READ: Final = Script.load("common", "read")
@@ -165,6 +163,8 @@ class Shelf:
 
     def _exchanged(self, book: Book) -> None:
         self._exchanges.pop(book.tenant, None)
+        if self.books.get(book.tenant) is not book:
+            return
         self.watch(book)
         # While the store is away only those who wait are answered; the rest is told later.
         is_told = book.is_urgent and not self._link.reason
@@ -180,6 +180,17 @@ class Shelf:
             loop.call_later(max(wait, 0.001), self.pump, book)
 
     async def _exchange(self, book: Book, contact: Contact) -> None:
+        try:
+            await self._speak(book, contact)
+        except Exception:  # noqa: BLE001  # whoever waits is answered, whatever tripped
+            # A bug. Its book can't be trusted any more; what it had on lease comes back by itself.
+            _log.exception("the book of tenant %r is closed", book.tenant)
+            self.books.pop(book.tenant, None)
+            self._active.pop(book.tenant, None)
+            for question in contact.questions:
+                question.reply(_AWAY)
+
+    async def _speak(self, book: Book, contact: Contact) -> None:
         body = contact.body | self._keeping_fields()
         try:
             raw = await self._link.call(
@@ -298,15 +309,3 @@ class Shelf:
 def is_away(answer: object) -> bool:
     """Whether the store did not answer a question."""
     return answer is _AWAY
-
-
-def chunks_of(settlements: Sequence[Settlement]) -> list[tuple[str, list[int]]]:
-    """Which of them go together: those of one tenant, as many as one call takes."""
-    by_tenant: dict[str, list[int]] = {}
-    for index, settlement in enumerate(settlements):
-        by_tenant.setdefault(settlement.tenant, []).append(index)
-    return [
-        (tenant, indexes[first : first + SETTLEMENTS_PER_CALL_MAX])
-        for tenant, indexes in by_tenant.items()
-        for first in range(0, len(indexes), SETTLEMENTS_PER_CALL_MAX)
-    ]

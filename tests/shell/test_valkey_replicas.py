@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from extproc.ledger.lease_book import Book
 from extproc.ledger.lease_messages import Rules
 from extproc.ledger.valkey import ValkeyLedger
 from extproc.ledger.valkey_link import Patience
@@ -106,5 +107,25 @@ def test_who_asked_and_has_gone_holds_nothing(server: valkeys.Server) -> None:
 
             assert isinstance(await one.reserve(Reserve("b", "acme", (claim(990),))), Reserved)
             assert isinstance(await one.reserve(Reserve("c", "acme", (claim(1),))), Denied)
+
+    asyncio.run(main())
+
+
+def test_a_bug_in_one_book_answers_who_waits_and_leaves_others_alone(
+    server: valkeys.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def trip(book: Book, *_: object) -> None:
+        if book.tenant == "acme":
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        async with replica(server, leases=None) as one:
+            with monkeypatch.context() as broken:
+                broken.setattr(Book, "take", trip)
+                answer = await one.reserve(Reserve("a", "acme", (claim(10),)))
+                assert isinstance(answer, Reserved)  # its share: the store did not say
+            assert isinstance(await one.reserve(Reserve("b", "umbra", (claim(10),))), Reserved)
+            assert isinstance(await one.reserve(Reserve("c", "acme", (claim(10),))), Reserved)
+            assert one.health() == ""
 
     asyncio.run(main())
