@@ -1,0 +1,81 @@
+"""What a request is answered while the store is away."""
+
+from typing import Final, Literal
+
+from extproc.ledger.lease_book import Book
+from extproc.ledger.lease_messages import Instant
+from extproc.ledger.lease_slices import Account
+from extproc.policy.budgets import Answer, Claim, Denied, Reserve, Reserved, Unavailable
+
+WhenUnavailable = Literal["allow", "deny", "local_share"]
+
+HELD_MAX: Final = 100_000
+"""Reservations that one replica makes while the store is away, and tells it of later."""
+
+
+class Stopgap:
+    """Decisions without the store, from what was last known of it. One outage at a time.
+
+    With `local_share` all replicas together let in what was left of a budget when the store went
+    away, as far as they knew: each its share of it. Of a window that began since then, each has
+    its share of the limit.
+    """
+
+    def __init__(self) -> None:
+        self._used_before: dict[tuple[str, str], int] = {}
+        self._ended: set[str] = set()
+        self._slots_free: dict[tuple[str, str], int] = {}
+        self._made = 0
+
+    def end(self) -> None:
+        """The store is back."""
+        self._used_before.clear()
+        self._ended.clear()
+        self._slots_free.clear()
+        self._made = 0
+
+    def answer(
+        self, book: Book, ask: Reserve, at: Instant, policy: WhenUnavailable, reason: str
+    ) -> Answer:
+        """Hold every claim or none, as the policy says."""
+        if policy == "deny" or self._made >= HELD_MAX:
+            return Unavailable(reason)
+        if ask.reservation in book.known.own:
+            return Unavailable("the reservation is known, and the store is away")
+        accounts = [_account(book, claim, at) for claim in ask.claims]
+        pairs = list(zip(accounts, ask.claims, strict=True))
+        lacking = [
+            account.balance(claim, at.server)
+            for account, claim in pairs
+            if claim.limit <= 0
+            or (policy == "local_share" and not self._has_room(book, account, claim))
+        ]
+        if lacking:
+            return Denied(tuple(lacking))
+        self._made += 1
+        starts = book.insert(ask, at)
+        balances = [account.balance(claim, at.server) for account, claim in pairs]
+        return Reserved(ask.reservation, tuple(balances), starts)
+
+    def ended(self, book: Book, reservation: str) -> None:
+        """A request is over. It can't be charged yet, but its slots are free."""
+        made = book.known.own.get(reservation)
+        if made is None or reservation in self._ended or len(self._ended) >= HELD_MAX:
+            return
+        self._ended.add(reservation)
+        for field, (_, start, _, amount, _) in made.fields():
+            if not start:
+                place = (book.tenant, field)
+                self._slots_free[place] = self._slots_free.get(place, 0) + amount
+
+    def _has_room(self, book: Book, account: Account, claim: Claim) -> bool:
+        place = (book.tenant, f"{account.begin}:{claim.budget}")
+        before = self._used_before.setdefault(place, account.used)
+        share = max(0, claim.limit - before) // max(1, book.sharers)
+        spent = account.used - before - self._slots_free.get(place, 0)
+        return claim.amount == 0 or spent + claim.amount <= share
+
+
+def _account(book: Book, claim: Claim, at: Instant) -> Account:
+    start, stop = (0.0, float("inf")) if claim.window is None else claim.window.span(at.server)
+    return book.known.account(start, stop, claim.budget)

@@ -1,0 +1,171 @@
+"""extproc/ledger/lease_book.py without a store: what it decides, and what it would say"""
+
+from typing import Any
+
+import pytest
+
+from extproc.ledger.lease_book import Book
+from extproc.ledger.lease_messages import Instant, Keeping, Question, Reply, Rules, micros
+from extproc.policy.budgets import Answer, Claim, Reserve, Reserved, Unavailable
+from tests.ledger_books import MINUTE, NOON, tokens
+
+FIELD = f"{micros(NOON)}:minute"
+RULES = Rules(busy_requests=0)
+
+
+def reply(now: float = NOON, **what: Any) -> Reply:
+    mark: dict[str, Any] = {"written": 1, "birth": 1, "lasts": micros(NOON + 9999)}
+    nothing: dict[str, Any] = {"forgotten": 0, "expired": (), "accounts": (), "is_behind": False}
+    return Reply(now=micros(now), **(mark | nothing | what))
+
+
+def account(committed: int, reserved: int, leased: int) -> tuple[tuple[Any, ...], ...]:
+    return ((FIELD, committed, reserved, leased, micros(NOON), micros(NOON + 60)),)
+
+
+class Alone:
+    """A book, and a clock."""
+
+    def __init__(self) -> None:
+        self.book = Book("acme", "replica", Keeping(100.0, 1000.0), RULES)
+        self.now = NOON
+        self.heard: list[Answer] = []
+
+    @property
+    def at(self) -> Instant:
+        return Instant(self.now, self.now)
+
+    def reserve(self, name: str, *claims: Claim) -> Reserved | None:
+        return self.book.answer(Reserve(name, "acme", claims), self.at)
+
+    def ask(self, name: str, *claims: Claim) -> None:
+        ask = Reserve(name, "acme", claims)
+        self.book.ask(Question(ask, self.heard.append, self.now, is_kept=True), self.at)
+
+    def exchange(self, **what: Any) -> dict[str, Any]:
+        contact = self.book.compose(self.at)
+        assert contact is not None
+        for question, answer in self.book.take(contact, reply(self.now, **what), self.at):
+            question.reply(answer)
+        return contact.body
+
+
+@pytest.fixture
+def leased() -> Alone:
+    """It has reserved 10, and has 40 more on lease."""
+    alone = Alone()
+    alone.ask("a", tokens(10))
+    state = (1, 10, micros(NOON), micros(NOON + 60))
+    alone.exchange(
+        answers=(("reserved", (state,)),), leases={FIELD: (40, 40)}, accounts=account(0, 10, 40)
+    )
+    return alone
+
+
+def test_what_is_leased_is_decided_without_the_store(leased: Alone) -> None:
+    answer = leased.reserve("b", tokens(30))
+
+    assert answer is not None
+    assert answer.balances[0].remaining == 60
+    assert leased.reserve("c", tokens(11)) is None
+    assert leased.reserve("c", tokens(10)) is not None
+
+
+def test_all_claims_are_leased_or_none_is_taken(leased: Alone) -> None:
+    assert leased.reserve("b", tokens(30), tokens(1, id_="other")) is None
+    assert leased.reserve("b", tokens(20), tokens(21)) is None
+    assert leased.reserve("b", tokens(40)) is not None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_decided"), [(0.0, True), (1.999, True), (2.0, False), (-1.0, False)]
+)
+def test_a_lease_lasts_from_the_message_that_asked_for_it(
+    leased: Alone, seconds: float, *, is_decided: bool
+) -> None:
+    leased.now += seconds
+
+    assert (leased.reserve("b", tokens(1)) is not None) is is_decided
+
+
+def test_a_lease_ends_with_its_window() -> None:
+    alone = Alone()
+    alone.now = NOON + 59.5
+    alone.ask("a", tokens(10))
+    state = (1, 10, micros(NOON), micros(NOON + 60))
+    alone.exchange(
+        answers=(("reserved", (state,)),), leases={FIELD: (40, 40)}, accounts=account(0, 10, 40)
+    )
+    alone.now = NOON + 59.999
+    assert alone.reserve("b", tokens(1)) is not None
+
+    alone.now = NOON + 60
+
+    assert alone.reserve("c", tokens(1)) is None
+
+
+def test_a_lease_under_another_limit_or_window_is_not_used(leased: Alone) -> None:
+    assert leased.reserve("b", tokens(1, of=99)) is None
+    assert leased.reserve("b", tokens(1)._replace(window=None)) is None
+    assert leased.reserve("b", tokens(1)._replace(window=MINUTE)) is not None
+
+
+def test_what_was_decided_is_told_once_and_what_is_kept_covers_the_rest(leased: Alone) -> None:
+    leased.reserve("b", tokens(30))
+
+    body = leased.exchange(leases={FIELD: (10, 10)}, accounts=account(0, 40, 10))
+
+    part = ("minute", micros(NOON), micros(NOON + 60), 30, 30)
+    assert body["tells"] == [("b", micros(NOON), (part,))]
+    assert body["kept"] == {FIELD: 10}
+    assert leased.reserve("c", tokens(10)) is not None
+    assert [name for name, *_ in leased.exchange()["tells"]] == ["c"]
+
+
+def test_what_may_have_been_lost_is_told_again(leased: Alone) -> None:
+    leased.reserve("b", tokens(30))
+    contact = leased.book.compose(leased.at)
+    assert contact is not None
+    leased.book.fail(contact)
+
+    assert leased.reserve("c", tokens(11)) is None
+    assert [name for name, *_ in leased.exchange()["tells"]] == ["b"]
+
+
+def test_a_release_before_it_was_told_gives_the_lease_back(leased: Alone) -> None:
+    leased.reserve("b", tokens(40))
+    leased.book.release("b", leased.at)
+
+    assert leased.reserve("c", tokens(40)) is not None
+    assert [name for name, *_ in leased.exchange()["tells"]] == ["c"]
+
+
+def test_a_release_of_what_the_store_was_told_of_is_told(leased: Alone) -> None:
+    leased.book.release("a", leased.at)
+
+    assert leased.exchange()["drops"] == ["a"]
+
+
+def test_a_question_gives_back_what_is_left_of_its_budgets(leased: Alone) -> None:
+    leased.ask("b", tokens(50))
+
+    assert leased.exchange(answers=(("full",),), leases={})["kept"] == {}
+    assert isinstance(leased.heard[-1], Unavailable)
+    assert leased.reserve("c", tokens(1)) is None
+
+
+def test_what_the_store_wants_back_is_given_at_once(leased: Alone) -> None:
+    leased.now += 0.2
+    leased.exchange(leases={FIELD: (40, 0)}, accounts=account(0, 10, 40))
+
+    assert leased.book.is_urgent
+    assert leased.exchange()["kept"] == {}
+
+
+def test_a_store_that_went_back_is_told_all_that_is_open(leased: Alone) -> None:
+    leased.now += 0.2
+    leased.exchange(birth=2, leases={})
+
+    assert leased.book.lost
+    assert [name for name, *_ in leased.exchange(birth=2)["tells"]] == ["a"]
+    assert leased.reserve("b", tokens(1)) is None
