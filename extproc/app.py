@@ -17,11 +17,11 @@ from extproc.admin.server import administering
 from extproc.admin.views import Books, InForce, Views
 from extproc.config.loader import Loaded
 from extproc.exchange.machine import Exchange
-from extproc.ledger.memory import MemoryLedger
 from extproc.ledger.port import OpenLedger
-from extproc.ledger.sqlite import SqliteLedger
+from extproc.ledgers import ledger_of, when_unavailable
 from extproc.llm.prompt import TextCounter
 from extproc.observing import Observing, observing
+from extproc.policy.tenants import WhenUnavailable
 from extproc.server.desk import LEARNT, Desk, experiences
 from extproc.server.intake import Intake
 from extproc.server.lifecycle import DRAIN_SECONDS, serving
@@ -39,7 +39,7 @@ TICK_SECONDS: Final = 0.5
 """How often the event loop's lag is measured."""
 
 _log = logging.getLogger(__name__)
-_clock = time.time  # noqa: TID251  # the one clock
+clock = time.time  # noqa: TID251  # the one clock
 
 
 class Service(NamedTuple):
@@ -68,31 +68,6 @@ def counter_of(loaded: Loaded) -> Counter:
     return counter
 
 
-def empty_ledger(loaded: Loaded, *, clock: Callable[[], float] = _clock) -> MemoryLedger:
-    """A ledger in memory, of which nothing is used yet."""
-    return MemoryLedger(clock, reservation_seconds=loaded.settings.ledger.reservation_seconds)
-
-
-@asynccontextmanager
-async def ledger_of(loaded: Loaded) -> AsyncIterator[OpenLedger]:
-    """The ledger that the settings ask for, open until the block ends.
-
-    Raises:
-        LedgerError: it can't be opened.
-    """
-    wanted = loaded.settings.ledger
-    if wanted.kind == "memory":
-        yield empty_ledger(loaded)
-        return
-    async with SqliteLedger.open(
-        wanted.path,
-        _clock,
-        wanted.reservation_seconds,
-        when_unavailable=wanted.when_unavailable or "allow",
-    ) as ledger:
-        yield ledger
-
-
 def servicer_of(
     rulebook: Rulebook,
     counter: TextCounter,
@@ -114,7 +89,7 @@ def new_reservation() -> str:
     48 bits of time, in milliseconds, before 80 random ones: names that grow keep the ledger's
     index small at its end, where the next ones go.
     """
-    return (int(_clock() * 1000).to_bytes(6) + os.urandom(10)).hex()
+    return (int(clock() * 1000).to_bytes(6) + os.urandom(10)).hex()
 
 
 @asynccontextmanager
@@ -126,21 +101,26 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
         OSError: the audit's file can't be opened.
     """
     counter = counter_of(loaded)
-    async with ledger_of(loaded) as ledger:
+    rulebook = Rulebook(loaded, {})
+
+    def when_away(tenant: str) -> WhenUnavailable:
+        return when_unavailable(rulebook.loaded.settings, tenant)
+
+    async with ledger_of(loaded, clock, when_away=when_away) as ledger:
         known = experiences(ledger.notes(LEARNT))
-        rulebook = Rulebook(loaded, known)
-        with observing(rulebook, ledger, _clock, version("llm-extproc")) as watching:
+        rulebook.learn(known)
+        with observing(rulebook, ledger, clock, version("llm-extproc")) as watching:
             desk = Desk(
                 rulebook,
                 ledger,
-                _clock,
+                clock,
                 observers=watching.observers,
                 audit=watching.audit,
                 tally=watching.metrics,
                 known=known,
             )
             metrics = watching.metrics
-            meeting = Meeting(_clock, metrics.observed)
+            meeting = Meeting(clock, metrics.observed)
             watch = Watcher(meeting.see, metrics.observed).watch
             parking = Parking(desk, ledger, meeting, metrics)
             yield Service(
@@ -217,14 +197,14 @@ class _Readiness:
 
 
 def _views(service: Service, readiness: _Readiness) -> Views:
-    began = _clock()
+    began = clock()
     return Views(
         metrics=service.observing.metrics.expose,
         is_ready=readiness.why_not,
         settings=lambda: InForce(service.rulebook.loaded.settings, began),
         budgets=lambda: Books(service.rulebook.rules.policy, service.ledger),
         recent=service.observing.recent,
-        clock=_clock,
+        clock=clock,
     )
 
 

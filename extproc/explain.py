@@ -13,6 +13,7 @@ from extproc.config.loader import Loaded
 from extproc.exchange import actions
 from extproc.exchange.events import RequestBody, RequestHeaders
 from extproc.exchange.machine import Exchange
+from extproc.ledgers import empty_ledger
 from extproc.policy.budgets import Balance, Reserve
 from extproc.policy.decide import Decision
 from extproc.server.rulebook import rules_of
@@ -39,7 +40,7 @@ def explain(loaded: Loaded, question: Question) -> dict[str, Any]:
 
 
 async def _run(exchange: Exchange, loaded: Loaded, question: Question) -> actions.Verdict:
-    ledger = app.empty_ledger(loaded)
+    ledger = empty_ledger(loaded, app.clock)
     headers = {":method": "POST", ":path": question.path, **question.headers}
     head = RequestHeaders(headers, not question.body, {"": question.claims}, question.peer_uri)
     action = exchange.receive(head)

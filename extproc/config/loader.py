@@ -1,7 +1,7 @@
 """Load the settings: a file's text into the frozen tree, or every problem in it at once.
 
 First the text (`document`), then each setting's type (`shape`), then how settings go
-together (`names`, `amounts`, `rules`) and what is not built yet (`unbuilt`). A mistake does
+together (`names`, `amounts`, `rules`, `ledger_rules`). A mistake does
 not keep the later steps from running: they look past it.
 """
 
@@ -17,12 +17,12 @@ import msgspec
 from extproc.config.amounts import check_amounts
 from extproc.config.document import SETTINGS_BYTES_MAX, read_document
 from extproc.config.keys import read_keys
+from extproc.config.ledger_rules import check_ledger
 from extproc.config.names import check_names
 from extproc.config.problems import ConfigError, Finding, Problem, Steps
 from extproc.config.rules import check_rules
 from extproc.config.settings import Settings
 from extproc.config.shape import Shape, shape_of
-from extproc.config.unbuilt import check_unbuilt
 
 __all__ = ["ConfigError", "Loaded", "Problem", "load", "load_file"]
 
@@ -77,7 +77,7 @@ def _conclusions(settings: Settings) -> Iterator[Finding]:
         check_names(settings),
         check_amounts(settings),
         check_rules(settings),
-        check_unbuilt(settings),
+        check_ledger(settings),
     )
 
 

@@ -104,17 +104,28 @@ MEANINGS: Final = {
     "Telemetry.audit": "Where audit lines go: `stdout`, `off`, or a file.",
     "Telemetry.spans": "An OTLP/gRPC collector, as in `http://collector:4317`; left out: none.",
     "LedgerSettings.kind": (
-        "`sqlite` keeps budgets in a file, for one process; `memory` forgets at a restart."
+        "`sqlite` keeps budgets in a file, for one process; `valkey` in a server, for any number of"
+        " them; `memory` forgets at a restart."
     ),
     "LedgerSettings.reservation_seconds": (
         "How long a reservation waits for its settlement before it is charged what it expected."
     ),
     "LedgerSettings.path": "The file of `sqlite`, on a disk that outlives the process.",
-    "LedgerSettings.url": "The server of `valkey`. Not built yet.",
+    "LedgerSettings.url": (
+        "The server of `valkey`, as in `valkey://valkey:6379/0`; `valkeys://` with TLS. Redis 7"
+        " will do."
+    ),
+    "LedgerSettings.password_file": "A file that holds the server's password, and nothing else.",
+    "LedgerSettings.replicas": (
+        "How many replicas share the budgets, at least: the share of each while the server is away."
+    ),
+    "LedgerSettings.cluster": "Whether the server is one of a Valkey Cluster.",
     "LedgerSettings.when_unavailable": (
         "What becomes of requests while settlements can't be committed: `allow` goes on from"
-        " memory, `deny` refuses with 503; left out: `allow`."
+        " memory, `deny` refuses with 503, `local_share` (of `valkey`, and its default) lets in a"
+        " replica's share of what was left; left out, `sqlite` has `allow`."
     ),
+    "Tenant.when_unavailable": "That of the ledger, for this tenant's requests (`valkey` only).",
     "Limits.request_body_bytes": "Longer bodies are refused with 413.",
     "Limits.prompt_exact_bytes": "Longer prompts are estimated, not counted.",
     "Limits.tenants": "More tenants are refused.",

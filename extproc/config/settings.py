@@ -8,7 +8,7 @@ from extproc.policy.complexity import Complexity
 from extproc.policy.identity import IdentitySource
 from extproc.policy.models import Model
 from extproc.policy.section import Section
-from extproc.policy.tenants import Tenant
+from extproc.policy.tenants import Tenant, WhenUnavailable
 from extproc.policy.tiers import Rule, Tier, TierName
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
@@ -37,7 +37,10 @@ class LedgerSettings(Section, frozen=True, kw_only=True):
     """How long a reservation waits for its settlement before it is charged what it expected."""
     path: str = "/var/lib/llm-extproc/ledger.db"
     url: str | None = None
-    when_unavailable: Literal["local_share", "allow", "deny"] | None = None
+    password_file: str | None = None
+    replicas: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    cluster: bool = False
+    when_unavailable: WhenUnavailable | None = None
 
 
 class Telemetry(Section, frozen=True, kw_only=True):

@@ -1,7 +1,12 @@
 """Tenants: who pays."""
 
+from typing import Literal
+
 from extproc.policy.budgets import Budget
 from extproc.policy.section import Section
+
+WhenUnavailable = Literal["local_share", "allow", "deny"]
+"""What becomes of requests while budgets can't be asked for, or not be settled."""
 
 
 class Tenant(Section, frozen=True, kw_only=True):
@@ -9,3 +14,4 @@ class Tenant(Section, frozen=True, kw_only=True):
 
     plan: str
     budgets: tuple[Budget, ...] = ()
+    when_unavailable: WhenUnavailable | None = None

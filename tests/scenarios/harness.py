@@ -9,6 +9,7 @@ from extproc.config.loader import load_file
 from extproc.exchange import actions
 from extproc.exchange.events import RequestBody, RequestHeaders
 from extproc.exchange.machine import Exchange
+from extproc.ledgers import empty_ledger
 from extproc.policy.budgets import Reserve
 from extproc.server.rulebook import rules_of
 from tests.scenarios.table import SETTINGS, Call
@@ -21,7 +22,7 @@ class Bare:
         loaded = load_file(settings)
         self.rules = rules_of(loaded)._replace(**changes)
         self.counter = app.counter_of(loaded)
-        self.ledger = app.empty_ledger(loaded)
+        self.ledger = empty_ledger(loaded, app.clock)
         self.exchange = self.new_exchange()
 
     def new_exchange(self) -> Exchange:

@@ -14,6 +14,7 @@ from extproc import app
 from extproc.config.loader import load_file
 from extproc.exchange.machine import Exchange
 from extproc.exchange.sightings import Sighting
+from extproc.ledgers import ledger_of
 from extproc.server.lifecycle import serving
 from extproc.server.meeting import SIGHTED
 from extproc.server.servicer import Servicer
@@ -154,7 +155,7 @@ def test_a_service_that_ends_in_peace_leaves_what_it_saw_to_the_next(tmp_path: P
             assert await stream.code() is grpc.StatusCode.OK
             assert service.ledger.notes(SIGHTED) == {}
 
-        async with app.ledger_of(loaded) as ledger:
+        async with ledger_of(loaded, app.clock) as ledger:
             assert list(ledger.notes(SIGHTED)) == ["seen/r1"]
 
     asyncio.run(run())

@@ -1,11 +1,10 @@
-"""extproc/config/names.py, amounts.py, rules.py and unbuilt.py: how settings go together"""
+"""extproc/config/names.py, amounts.py, rules.py and ledger_rules.py: how settings go together"""
 
 from typing import Any, Final
 
 import pytest
 
-from extproc.config.unbuilt import UNBUILT
-from tests.unit.config_good import GONE, GOOD, problems_in, read, spoiled, text_of
+from tests.unit.config_good import GONE, GOOD, problems_in, spoiled, text_of
 
 MINUTE: Final = {"id": "m", "limit": 1, "unit": "tokens", "window": {"seconds": 60}}
 BUDGET: Final = "$.tenants.initech.budgets[0]"
@@ -404,35 +403,61 @@ TELEMETRY = [
     ),
 ]
 
-NOT_BUILT = [
+NO_SERVER = (
+    '$.ledger.url: expected a server such as "valkey://valkey:6379/0"; valkeys:// speaks TLS'
+)
+LEDGER = [
+    pytest.param(
+        {"ledger": {"kind": "valkey"}},
+        ['$.ledger.url: missing: "valkey" needs its server'],
+        id="a server that nobody names",
+    ),
+    *(
+        pytest.param(
+            {"ledger": {"kind": "valkey", "url": url}},
+            [NO_SERVER],
+            id=f"no server: {url}",
+        )
+        for url in ("valkey", "http://a:1", "valkey://", "valkey://a b", "valkey://a:1/x")
+    ),
     pytest.param(
         {
-            "ledger/kind": "valkey",
-            "ledger/url": "valkey://me:secret@host",
-            "ledger/when_unavailable": "local_share",
+            "ledger": {
+                "kind": "sqlite",
+                "url": "valkey://me:secret@host",
+                "password_file": "/p",
+                "when_unavailable": "local_share",
+            },
+            "tenants/acme/when_unavailable": "deny",
         },
         [
-            '$.ledger.kind: "valkey" is not built yet; this version has "sqlite" and "memory"',
-            "$.ledger.url: not built yet; this version's ledger calls no server",
+            '$.ledger.url: says something of a server; that needs kind "valkey"',
+            '$.ledger.password_file: says something of a server; that needs kind "valkey"',
             (
-                '$.ledger.when_unavailable: "local_share" is not built yet; this version has'
-                ' "allow" and "deny"'
+                '$.ledger.when_unavailable: "local_share" shares what is left of a server\'s'
+                ' budgets; that needs "valkey"'
+            ),
+            (
+                '$.tenants.acme.when_unavailable: a tenant has its own only with kind "valkey";'
+                " else the ledger has one"
             ),
         ],
-        id="the ledger on a server",
+        id="words about a server, and none",
+    ),
+    *(
+        pytest.param({"ledger": {"kind": "valkey", "url": url}}, [], id=url)
+        for url in (
+            "valkey://valkey:6379/0",
+            "valkeys://me:secret@valkey.shop.svc:6379",
+            "rediss://[::1]:6379",
+            "unix:///run/valkey.sock",
+        )
     ),
 ]
 
 
-@pytest.mark.parametrize(("changes", "expected"), [*NAMES, *AMOUNTS, *RULES, *TELEMETRY])
+@pytest.mark.parametrize(("changes", "expected"), [*NAMES, *AMOUNTS, *RULES, *TELEMETRY, *LEDGER])
 def test_how_settings_go_together(changes: dict[str, object], expected: list[str]) -> None:
-    assert problems_in(text_of(spoiled(changes))) == expected
-
-
-@pytest.mark.parametrize(("changes", "expected"), NOT_BUILT)
-def test_what_is_not_built_is_refused_in_those_words(
-    changes: dict[str, object], expected: list[str]
-) -> None:
     assert problems_in(text_of(spoiled(changes))) == expected
 
 
@@ -441,13 +466,3 @@ def test_a_part_of_the_world_is_no_time_zone() -> None:
 
     (problem,) = problems_in(text_of(spoiled(wrong)))
     assert problem.startswith(f'{BUDGET}.window.timezone: no time zone named "America"; ')
-
-
-def test_every_setting_that_is_not_built_can_be_found() -> None:
-    settings = read(text_of(GOOD)).settings
-
-    for steps, _, _ in UNBUILT:
-        section: Any = settings
-        for step in steps[:-1]:
-            section = getattr(section, str(step))
-        assert steps[-1] in section.__struct_fields__

@@ -94,7 +94,7 @@ def test_ten_mistakes_of_all_kinds_are_ten_lines() -> None:
             "$.plans.tin[1].when: the last rule must apply to all that is left: add a rule "
             "without `when`"
         ),
-        "$.ledger.url: not built yet; this version's ledger calls no server",
+        '$.ledger.url: says something of a server; that needs kind "valkey"',
     ]
 
 

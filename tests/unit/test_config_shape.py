@@ -155,7 +155,8 @@ LIMIT_EXPECTED = "$.tenants.acme.budgets[0].limit: expected a number from 0 to 1
             1,
             (
                 '$.ledger.reservation_second: unknown key; there is "kind",'
-                ' "reservation_seconds", "path", "url", "when_unavailable"'
+                ' "reservation_seconds", "path", "url", "password_file", "replicas", "cluster",'
+                ' "when_unavailable"'
             ),
         ),
     ],
