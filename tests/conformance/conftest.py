@@ -13,7 +13,7 @@ VERSIONS = ("1.37.0", "1.40.0")
 """The oldest that Istio has, and the newest that there is."""
 
 ALL_VERSIONS = ("1.37.0", "1.38.3", "1.39.3", "1.40.0")
-ON_ALL = ("test_mesh", "test_mesh_limits", "test_fallback", "test_sidecar")
+ON_ALL = ("test_mesh", "test_renderings", "test_mesh_limits", "test_fallback", "test_sidecar")
 """Tests of the rows of the mesh."""
 
 
