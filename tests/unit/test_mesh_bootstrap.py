@@ -18,13 +18,6 @@ ATTACHED = CASES / "2-attached" / "input.yaml"
 GATEWAY_OF_CASES = Proxy("gateway", "ai-platform", {"istio": "ingressgateway"})
 LABELS = "istio=ingressgateway"
 AS_GATEWAY = ["--proxy", "gateway", "--namespace", "ai-platform", "--labels", LABELS]
-    "--proxy",
-    "gateway",
-    "--namespace",
-    "ai-platform",
-    "--labels",
-    "istio=ingressgateway",
-]
 
 
 def of_case(**more: Any) -> dict[str, Any]:
