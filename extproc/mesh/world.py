@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
+from extproc.mesh.kinds import check_kinds
 from extproc.mesh.manifests import Manifest, mapping, sequence
 from extproc.mesh.service_entry_fields import service_entry
 
@@ -154,6 +155,7 @@ def world_of(manifests: Iterable[Manifest]) -> World:
             that is read here is not what it must be.
     """
     known = tuple(manifests)
+    check_kinds(known)
 
     def rules(kind: str) -> tuple[Manifest, ...]:
         found = [each for each in known if each.kind == kind and each.group in ISTIO]

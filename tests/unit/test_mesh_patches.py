@@ -361,6 +361,31 @@ def test_a_sidecar_has_patches_of_its_own_context() -> None:
 
 
 @pytest.mark.parametrize(
+    ("api_version", "kind"),
+    [
+        ("networking.istio.io/v1", "Sidecar"),
+        ("networking.istio.io/v1", "WorkloadEntry"),
+        ("networking.istio.io/v1", "VirtualServices"),
+        ("extensions.istio.io/v1alpha1", "WasmPlugin"),
+        ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+        ("networking.k8s.io/v1", "Ingress"),
+        ("v1", "Endpoints"),
+    ],
+)
+def test_a_kind_that_istiod_would_obey_is_an_error(api_version: str, kind: str) -> None:
+    with pytest.raises(MeshError, match=f"{kind} shop/x: kind: "):
+        known(f"apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: x, namespace: shop}}")
+
+
+@pytest.mark.parametrize(
+    ("api_version", "kind"),
+    [("apps/v1", "Deployment"), ("networking.istio.io/v1", "WorkloadGroup"), ("v1", "ConfigMap")],
+)
+def test_a_kind_of_which_no_proxy_hears_is_none(api_version: str, kind: str) -> None:
+    known(f"apiVersion: {api_version}\nkind: {kind}\nmetadata: {{name: x, namespace: shop}}")
+
+
+@pytest.mark.parametrize(
     ("said", "spec", "why"),
     [
         (patch("BOOTSTRAP", "MERGE", {}), {}, r"configPatches\[0\].applyTo: BOOTSTRAP"),
