@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from extproc.mesh.gateway_routes import servers
-from extproc.mesh.manifests import sequence, texts
+from extproc.mesh.manifests import mapping, texts
 from extproc.mesh.sidecar_routes import sidecar_configurations
 from extproc.mesh.world import CLUSTER_ID, Proxy, World
 
@@ -49,8 +49,9 @@ def _check_servers(world: World, proxy: Proxy) -> None:
     for gateway in world.gateways:
         if not texts(gateway.spec.get("selector")).items() <= proxy.labels.items():
             continue
-        for at, server in enumerate(sequence(gateway.spec.get("servers"))):
-            protocol = str(server.get("port", {}).get("protocol")).upper()
+        said = gateway.mappings("spec.servers", gateway.spec.get("servers"))
+        for at, server in enumerate(said):
+            protocol = str(mapping(server.get("port")).get("protocol")).upper()
             if protocol not in _HTTP or server.get("tls"):
                 gateway.fail(
                     f"spec.servers[{at}]",

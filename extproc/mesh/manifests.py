@@ -82,6 +82,17 @@ class Manifest(NamedTuple):
             else f"{self.kind} {self.name}"
         )
 
+    def mappings(self, path: str, value: object) -> Sequence[Mapping[str, Any]]:
+        """The list of mappings at `path`; none where there is nothing.
+
+        Raises:
+            MeshError: it is something else.
+        """
+        found = [] if value is None else value
+        if not isinstance(found, list) or not all(isinstance(each, Mapping) for each in found):
+            self.fail(path, "must be a list of mappings")
+        return found
+
     def fail(self, path: str, why: str) -> NoReturn:
         """Raise a MeshError for the field at `path`, such as `spec.http[0].match`."""
         where = f"{self.file}:{self.line}: {self.title}: {path}"

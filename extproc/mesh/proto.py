@@ -51,7 +51,7 @@ def parsed(tree: Tree, kind: type[M], *, is_strict: bool = True) -> M:
     message = kind()
     try:
         ParseDict(tree, message, ignore_unknown_fields=not is_strict)
-    except (ParseError, TypeError, ValueError, RecursionError) as error:
+    except (AttributeError, ParseError, TypeError, ValueError, RecursionError) as error:
         raise WrongError(str(error).replace("\n", " ")) from None
     return message
 

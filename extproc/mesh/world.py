@@ -193,7 +193,7 @@ def _of_service(service: Manifest, slices: Sequence[Manifest], pods: Sequence[Ma
         service.fail("spec.type", "ExternalName is not translated; write a ServiceEntry")
     if spec.get("clusterIP") == "None":
         service.fail("spec.clusterIP", "headless Services are not translated")
-    said = sequence(spec.get("ports"))
+    said = service.mappings("spec.ports", spec.get("ports"))
     ports = tuple(
         Port(
             _number(service, f"spec.ports[{at}].port", port),
@@ -231,15 +231,12 @@ def _served(
     port: Port, slices: Sequence[Manifest], pods: Mapping[str, Manifest]
 ) -> Iterable[Endpoint]:
     for each in slices:
-        number = next(
-            (
-                int(said["port"])
-                for said in sequence(each.document.get("ports"))
-                if (said.get("name") or "") == port.name and said.get("port")
-            ),
-            None,
-        )
-        for endpoint in sequence(each.document.get("endpoints")) if number else ():
+        number = 0
+        for at, said in enumerate(each.mappings("ports", each.document.get("ports"))):
+            if not number and (said.get("name") or "") == port.name and said.get("port"):
+                number = _number(each, f"ports[{at}].port", said)
+        served = each.mappings("endpoints", each.document.get("endpoints"))
+        for endpoint in served if number else ():
             conditions = mapping(endpoint.get("conditions"))
             is_ready = conditions.get("ready") is not False
             if not is_ready and conditions.get("terminating"):
@@ -248,7 +245,7 @@ def _served(
             for address in sequence(endpoint.get("addresses")):
                 labels = pod.labels if pod else {}
                 workload = _workload(pod.name if pod else "", pod.namespace if pod else "", labels)
-                yield Endpoint(str(address), number or 0, labels, workload, is_ready=is_ready)
+                yield Endpoint(str(address), number, labels, workload, is_ready=is_ready)
 
 
 def _workload(name: str, namespace: str, labels: Mapping[str, str]) -> str:
