@@ -40,7 +40,7 @@ def lint(manifests: Sequence[Manifest], settings: Settings | None = None) -> tup
         _check_size(manifest)
     said = (each.settings for each in settings_in(manifests) if each.settings is not None)
     scene = Scene(manifests, settings or next(said, None))
-    return tuple(_findings(scene))
+    return tuple(dict.fromkeys(_findings(scene)))
 
 
 def _findings(scene: Scene) -> Iterator[Finding]:

@@ -14,6 +14,30 @@ _CAMEL: Final = re.compile("[a-z][a-z0-9]*([A-Z][a-z0-9]*)+")
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
+class Reach(NamedTuple):
+    """Which proxies a patch is for, and which side of them."""
+
+    namespace: str
+    context: str
+    selector: frozenset[tuple[str, str]]
+    """Labels of workloads."""
+    refs: tuple[tuple[str, str], ...]
+    """Kind and name of what the EnvoyFilter is bound to."""
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether it is for some workloads only."""
+        return bool(self.selector or self.refs)
+
+    def covers(self, other: "Reach") -> bool:
+        """Whether all that the other reaches is reached, by what they say."""
+        if self.namespace not in {other.namespace, ROOT_NAMESPACE}:
+            return False
+        if self.context not in {other.context, ANY_CONTEXT}:
+            return False
+        return self.refs == other.refs if self.refs else self.selector <= other.selector
+
+
 class Patch(NamedTuple):
     """One of an EnvoyFilter's `configPatches`."""
 
@@ -24,6 +48,7 @@ class Patch(NamedTuple):
     operation: str
     body: Mapping[str, Any]
     """`patch`, whole."""
+    reach: Reach
     value: Mapping[str, Any]
     """What is merged or put in, with the names of fields as Envoy's messages have them."""
 
@@ -35,7 +60,7 @@ class Patch(NamedTuple):
     @property
     def context(self) -> str:
         """The kind of proxy and side that it is for; left out it is any."""
-        return str(self.match.get("context") or ANY_CONTEXT)
+        return self.reach.context
 
     @property
     def priority(self) -> int:
@@ -59,24 +84,6 @@ class Patch(NamedTuple):
         """Whether it puts its filter in front of all that are there."""
         is_before_all = self.operation == "INSERT_BEFORE" and not self.sub_filter
         return self.operation == "INSERT_FIRST" or is_before_all
-
-    @property
-    def is_selective(self) -> bool:
-        """Whether it is for some workloads only."""
-        return bool(selector_of(self.manifest) or target_refs_of(self.manifest))
-
-    def covers(self, other: "Patch") -> bool:
-        """Whether it reaches all proxies that the other reaches, by what they say."""
-        mine, others = self.manifest, other.manifest
-        if mine.namespace not in {others.namespace, ROOT_NAMESPACE}:
-            return False
-        if self.context not in {other.context, ANY_CONTEXT}:
-            return False
-        refs = target_refs_of(mine)
-        if refs:
-            return refs == target_refs_of(others)
-        wanted = selector_of(others)
-        return all(wanted.get(key) == value for key, value in selector_of(mine).items())
 
 
 class ExtProc(NamedTuple):
@@ -132,8 +139,14 @@ def patches_of(manifest: Manifest) -> Iterator[Patch]:
             mapping(whole.get("match")),
             str(body.get("operation") or ""),
             body,
+            _reach(manifest, str(mapping(whole.get("match")).get("context") or ANY_CONTEXT)),
             mapping(_named(body.get("value"))),
         )
+
+
+def _reach(manifest: Manifest, context: str) -> Reach:
+    labels = selector_of(manifest)
+    return Reach(manifest.namespace, context, frozenset(labels.items()), target_refs_of(manifest))
 
 
 def _named(tree: Any) -> Any:  # noqa: ANN401  # YAML

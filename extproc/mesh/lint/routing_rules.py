@@ -6,7 +6,7 @@ from typing import Final
 
 from extproc.exchange.names import TIER
 from extproc.mesh.lint.finding import Hit, Rule, quoted
-from extproc.mesh.lint.routes import Route, gateways_of
+from extproc.mesh.lint.routes import Route, gateways_of, matches
 from extproc.mesh.lint.scene import Reference, Scene, destination_label
 from extproc.mesh.manifests import Manifest, mapping, sequence, texts
 from extproc.mesh.virtual_services import MESH
@@ -61,10 +61,7 @@ def _leads(scene: Scene, route: Route, tier: str, model: str) -> bool:
 
 def _takes(kind: str, value: str, tier: str) -> bool:
     if kind == "regex":
-        try:
-            return re.fullmatch(value[:1024], tier) is not None
-        except (re.error, RecursionError, OverflowError):
-            return True
+        return matches(value, tier) is not False
     return {"exact": tier == value, "prefix": tier.startswith(value)}.get(kind, True)
 
 
