@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extproc.mesh.lint.lint import DEPTH_MAX, NODES_MAX, lint
@@ -59,6 +59,7 @@ def put(tree: Any, path: tuple[Any, ...], value: Any) -> None:
     tree[path[-1]] = value
 
 
+@settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_nothing_in_a_manifest_makes_it_crash(data: st.DataObject) -> None:
     world = list(data.draw(st.sampled_from(WORLDS)))
