@@ -40,7 +40,7 @@ def _impatient(scene: Scene) -> Iterator[Hit]:
 def _istios_name(scene: Scene) -> Iterator[Hit]:
     for each in scene.ext_procs:
         if each.name == ISTIOS_NAME and not each.is_upstream:
-            path = each.path.removesuffix("typed_config") + "name"
+            path = f"{each.patch.path}.patch.value.name"
             yield Hit(each.patch.manifest, path, ISTIOS_NAME)
 
 

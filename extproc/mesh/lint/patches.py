@@ -9,6 +9,8 @@ from extproc.mesh.manifests import Manifest, mapping, sequence, texts
 from extproc.mesh.world import ROOT_NAMESPACE
 
 EXT_PROC: Final = "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
+TYPED_STRUCTS: Final = frozenset(("udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"))
+"""A message written as plain JSON beside the name of its type."""
 ANY_CONTEXT: Final = "ANY"
 _CAMEL: Final = re.compile("[a-z][a-z0-9]*([A-Z][a-z0-9]*)+")
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -181,9 +183,9 @@ def type_of(config: Mapping[str, Any]) -> str:
 
 
 def ext_procs_of(patch: Patch) -> Iterator[ExtProc]:
-    """The ext_proc filters that a patch puts in or changes."""
+    """The ext_proc filters that a patch puts in, whole. What MERGE adds to one is no filter."""
     at = f"{patch.path}.patch.value"
-    if patch.apply_to == "HTTP_FILTER" and patch.operation != "REMOVE":
+    if patch.apply_to == "HTTP_FILTER" and patch.operation not in {"REMOVE", "MERGE"}:
         yield from _ext_proc(patch, at, patch.value, is_upstream=False)
     if patch.apply_to == "CLUSTER":
         options = mapping(patch.value.get("typed_extension_protocol_options"))
@@ -197,6 +199,9 @@ def _ext_proc(
     patch: Patch, path: str, said: Mapping[str, Any], *, is_upstream: bool
 ) -> Iterator[ExtProc]:
     config = mapping(said.get("typed_config"))
+    at = f"{path}.typed_config"
+    if type_of(config) in TYPED_STRUCTS:
+        kind = config.get("type_url")
+        config, at = {"@type": kind, **mapping(config.get("value"))}, f"{at}.value"
     if type_of(config) == EXT_PROC:
-        name = str(said.get("name") or "")
-        yield ExtProc(patch, f"{path}.typed_config", name, config, is_upstream)
+        yield ExtProc(patch, at, str(said.get("name") or ""), config, is_upstream)

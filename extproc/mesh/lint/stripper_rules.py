@@ -38,7 +38,7 @@ def _unstripped(scene: Scene) -> Iterator[Hit]:
         ]
         if left:
             what = f"nothing in front of {each.name!r} removes {', '.join(left)}"
-            yield Hit(each.patch.manifest, each.path.removesuffix(".typed_config"), what)
+            yield Hit(each.patch.manifest, f"{each.patch.path}.patch.value", what)
 
 
 class _Stripper(NamedTuple):
