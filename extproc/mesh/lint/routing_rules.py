@@ -107,11 +107,14 @@ def _second_on_mesh(scene: Scene) -> Iterator[Hit]:
 
 
 def _meet(one: Manifest, other: Manifest) -> bool:
-    """Whether some namespace sees both. Of one resource in two files, the later stands."""
-    if one.title == other.title:
-        return False
+    """Whether some namespace sees both, and with the same precedence.
+
+    One that is exported to a namespace by name goes before one for everyone, and is so meant. Of
+    one resource in two files, the later stands.
+    """
     first, second = _audience(one), _audience(other)
-    return "*" in first or "*" in second or bool(first & second)
+    is_same = one.title == other.title
+    return not is_same and bool(first & second) and ("*" in first) == ("*" in second)
 
 
 def _audience(manifest: Manifest) -> frozenset[str]:
