@@ -178,7 +178,7 @@ RULES: Final = (
     Rule(
         "route-without-timeout",
         "A route of LLM traffic without a timeout.",
-        "left out it is none at all: a model that hangs holds its request, its connection and its"
+        "Istio sets none of its own: a model that hangs holds its request, its connection and its"
         " reservation for ever",
         "say how long a whole answer may take, such as timeout: 120s, and more for streams",
         _endless,
