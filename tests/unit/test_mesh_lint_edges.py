@@ -236,3 +236,54 @@ def test_expressions_that_may_take_for_ever_are_not_tried() -> None:
 
 def test_a_lone_list_has_no_findings() -> None:
     assert lint(parse("kind: List\nitems: []\n", "a.yaml")) == ()
+
+
+def test_a_stream_told_by_accept_is_a_stream_too() -> None:
+    by_filter = '        - headers: {x-llm-stream: {exact: "true"}}\n'
+    found = changed("stream-retried", (by_filter, ""), ("attempts: 0", "attempts: 2"))
+
+    assert [rule for rule, _ in found] == ["stream-by-accept-alone", "stream-retried"]
+
+
+@pytest.mark.parametrize(
+    ("match", "is_catch_all"),
+    [
+        ("uri: {regex: '.*'}", True),
+        ("uri: {regex: '/v1/.*'}", False),
+        ("name: rest", True),
+        ("gateways: [door]", True),
+        ("method: {exact: POST}", False),
+        ("headers: {}", True),
+    ],
+)
+def test_a_catch_all_is_what_takes_every_request(match: str, *, is_catch_all: bool) -> None:
+    name = "    - name: default\n"
+    found = changed("no-catch-all", (name, f"{name}      match: [{{{match}}}]\n"))
+
+    assert (found == []) is is_catch_all
+
+
+REFS = "  targetRefs: [{kind: Gateway, name: NAME}]\n"
+LABELS = "  workloadSelector: {labels: {istio: ingressgateway}}\n"
+
+
+@pytest.mark.parametrize(("name", "is_covered"), [("door", True), ("other", False)])
+def test_a_stripper_must_be_on_the_same_gateway(name: str, *, is_covered: bool) -> None:
+    text = good("headers-not-stripped")
+    policy = text.replace(LABELS, REFS.replace("NAME", "door")).replace(STRIPPED, "")
+    stripper = text.replace("name: llm-policy,", "name: llm-strip,")
+    stripper = stripper.replace(LABELS, REFS.replace("NAME", name))
+    stripper = stripper.partition("    - applyTo: VIRTUAL_HOST")[0]
+
+    found = found_in(f"{policy}---\n{stripper}")
+
+    assert [each.rule for each in found] == ["headers-not-stripped"] * (not is_covered)
+
+
+def test_a_filter_that_sees_no_request_decides_nothing() -> None:
+    text = good("headers-not-stripped").replace(STRIPPED, "")
+    text = text.replace("request_body_mode: BUFFERED", "request_body_mode: NONE")
+
+    assert [each.rule for each in found_in(text)] == ["headers-not-stripped"]
+    text = text.replace("request_header_mode: SEND", "request_header_mode: SKIP")
+    assert found_in(text) == []
