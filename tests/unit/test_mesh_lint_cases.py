@@ -343,6 +343,47 @@ def test_a_logger_of_others_may_lose_what_it_likes() -> None:
     assert found_in(text) == []
 
 
+EXT_PROC = "type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
+
+
+def test_a_filter_may_be_written_as_a_typed_struct() -> None:
+    text = good("message-timeout-too-short")
+    start, _, rest = text.partition(f'"@type": {EXT_PROC}\n')
+    assert rest
+    inside = rest.replace("\n  ", "\n    ")
+    head = '"@type": type.googleapis.com/udpa.type.v1.TypedStruct\n'
+    fine = f"{start}{head}            type_url: {EXT_PROC}\n            value:\n  {inside}"
+
+    assert found_in(fine) == []
+    (found,) = found_in(fine.replace("message_timeout: 2s", "message_timeout: 0.1s"))
+    assert found.rule == "message-timeout-too-short"
+    assert found.path.endswith("typed_config.value.message_timeout")
+    (found,) = found_in(fine.replace("stat_prefix: ", "prefix: a\n              stat_prefix: "))
+    assert (found.rule, found.path.rpartition(".")[2]) == ("unknown-envoy-field", "prefix")
+
+
+def test_what_a_patch_merges_into_a_filter_is_not_taken_for_the_whole() -> None:
+    text = (
+        good("message-timeout-too-short")
+        + """\
+    - applyTo: HTTP_FILTER
+      match:
+        context: GATEWAY
+        listener: {filterChain: {filter: {name: a, subFilter: {name: llm.policy}}}}
+      patch:
+        operation: MERGE
+        value:
+          name: llm.policy
+          typed_config:
+            "@type": type.googleapis.com/envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor
+            failure_mode_allow: true
+"""
+    )
+    assert found_in(text) == []
+    (found,) = found_in(text.replace("failure_mode_allow: true", "failure_mode_allow: false"))
+    assert found.rule == "merge-of-default"
+
+
 def test_what_has_nothing_to_do_with_llms_is_left_alone() -> None:
     assert found_in((EXAMPLES / "not-llm.yaml").read_text()) == []
 

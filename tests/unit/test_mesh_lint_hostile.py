@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.mesh.lint.lint import DEPTH_MAX, NODES_MAX, lint
+from extproc.mesh.lint.lint import DEPTH_MAX, NODES_MAX, TEXT_CHARS_MAX, lint
 from extproc.mesh.manifests import Manifest, MeshError, parse
 
 TESTS = Path(__file__).parents[1]
@@ -59,6 +59,7 @@ def put(tree: Any, path: tuple[Any, ...], value: Any) -> None:
     tree[path[-1]] = value
 
 
+@settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_nothing_in_a_manifest_makes_it_crash(data: st.DataObject) -> None:
     world = list(data.draw(st.sampled_from(WORLDS)))
@@ -74,7 +75,7 @@ def test_nothing_in_a_manifest_makes_it_crash(data: st.DataObject) -> None:
     for finding in found:
         assert finding.line >= 1
         assert all(isinstance(text, str) for text in finding if not isinstance(text, int))
-        assert "\n" not in finding.what
+        assert all(text.isprintable() for text in finding if isinstance(text, str))
 
 
 ISTIO_PLACES = [
@@ -92,6 +93,18 @@ def test_no_field_that_is_read_makes_it_crash(junk: Any) -> None:
         document = deepcopy(dict(world[number].document))
         put(document, path, deepcopy(junk))
         lint([*world[:number], world[number]._replace(document=document), *world[number + 1 :]])
+
+
+def test_what_a_manifest_says_stays_on_its_line() -> None:
+    (world,) = [world for world in WORLDS if world[0].file == "not-llm.yaml"]
+    document = deepcopy(dict(world[0].document))
+    document["spec"]["http"][0]["route"][0]["destination"]["subset"] = "\x1b[2J\nb" + "x" * 5000
+
+    (found,) = lint([world[0]._replace(document=document), *world[1:]])
+
+    assert found.rule == "unknown-subset"
+    assert found.what.isprintable()
+    assert len(found.what) == TEXT_CHARS_MAX + 1
 
 
 def nested(depth: int) -> Any:

@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from extproc.config.settings import Limits
-from extproc.exchange.names import METADATA_NAMESPACE, REQUEST_HEADERS
+from extproc.exchange.names import METADATA_NAMESPACE
 from extproc.mesh.lint.finding import Hit, Rule, quoted
-from extproc.mesh.lint.patches import ExtProc, Patch, selector_of, type_of
+from extproc.mesh.lint.patches import Patch, selector_of
 from extproc.mesh.lint.routes import milliseconds, word
 from extproc.mesh.lint.scene import Scene, cluster_named
 from extproc.mesh.manifests import mapping, sequence, texts
@@ -17,8 +17,6 @@ MESSAGE_TIMEOUT_MS: Final = 200
 BUFFER_BYTES: Final = 1 << 20
 """Envoy's default."""
 ISTIOS_NAME: Final = "envoy.filters.http.ext_proc"
-_HEADER_MUTATION: Final = "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
-_EARLY: Final = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 _WORKLOADS: Final = frozenset(("Deployment", "DaemonSet", "StatefulSet", "ReplicaSet"))
 _LIMITS: Final = {
     "VIRTUAL_HOST": ("request_body_buffer_limit", "per_request_buffer_limit_bytes"),
@@ -42,7 +40,7 @@ def _impatient(scene: Scene) -> Iterator[Hit]:
 def _istios_name(scene: Scene) -> Iterator[Hit]:
     for each in scene.ext_procs:
         if each.name == ISTIOS_NAME and not each.is_upstream:
-            path = each.path.removesuffix("typed_config") + "name"
+            path = f"{each.patch.path}.patch.value.name"
             yield Hit(each.patch.manifest, path, ISTIOS_NAME)
 
 
@@ -142,64 +140,8 @@ def _mesh_shows(scene: Scene) -> bool:
     )
 
 
-def _unstripped(scene: Scene) -> Iterator[Hit]:
-    trusted = {
-        source.header.lower()
-        for source in (scene.settings.identity if scene.settings else ())
-        if source.header
-    }
-    for each in scene.deciders:
-        removed = [
-            mutation
-            for patch in scene.patches
-            if patch.covers(each.patch)
-            for mutation in _removed_by(patch, each, scene)
-        ]
-        left = [
-            name
-            for name in REQUEST_HEADERS
-            if name not in trusted and not any(_removes(one, name) for one in removed)
-        ]
-        if left:
-            what = f"nothing in front of {each.name!r} removes {', '.join(left)}"
-            yield Hit(each.patch.manifest, each.path.removesuffix(".typed_config"), what)
-
-
-def _removed_by(patch: Patch, before: ExtProc, scene: Scene) -> Iterator[Mapping[str, Any]]:
-    """The removals of request headers that a patch puts in front of a filter."""
-    config = mapping(patch.value.get("typed_config"))
-    if patch.apply_to == "NETWORK_FILTER":
-        for each in sequence(config.get("early_header_mutation_extensions")):
-            inner = mapping(mapping(each).get("typed_config"))
-            if type_of(inner) == _EARLY:
-                yield from map(mapping, sequence(inner.get("mutations")))
-    if patch.apply_to == "HTTP_FILTER" and type_of(config) == _HEADER_MUTATION:
-        order = scene.patches
-        is_earlier = order.index(patch) < order.index(before.patch)
-        is_beside = patch.operation == "INSERT_BEFORE" and patch.sub_filter == before.name
-        same_place = patch.sub_filter == before.patch.sub_filter and is_earlier
-        is_before = patch.operation == "INSERT_BEFORE" and same_place
-        if is_beside or is_before or (patch.is_in_front and not before.patch.is_in_front):
-            mutations = mapping(config.get("mutations"))
-            yield from map(mapping, sequence(mutations.get("request_mutations")))
-
-
-def _removes(mutation: Mapping[str, Any], header: str) -> bool:
-    if str(mutation.get("remove") or "").lower() == header:
-        return True
-    matcher = mapping(mapping(mutation.get("remove_on_match")).get("key_matcher"))
-    prefix, exact = matcher.get("prefix"), matcher.get("exact")
-    regex = mapping(matcher.get("safe_regex")).get("regex")
-    if isinstance(regex, str):
-        try:
-            return re.fullmatch(regex[:1024], header) is not None
-        except (re.error, RecursionError, OverflowError):
-            return False
-    is_prefix = isinstance(prefix, str) and bool(prefix) and header.startswith(prefix.lower())
-    return is_prefix or (isinstance(exact, str) and exact.lower() == header)
-
-
 def _small_buffer(scene: Scene) -> Iterator[Hit]:
+    limits = [(patch, *found) for patch in scene.patches for found in _limits(patch)]
     needed = (scene.settings.limits if scene.settings else Limits()).request_body_bytes
     for each in scene.deciders:
         mode = mapping(each.config.get("processing_mode"))
@@ -207,9 +149,8 @@ def _small_buffer(scene: Scene) -> Iterator[Hit]:
             continue
         found = [
             (patch.manifest, path, value)
-            for patch in scene.patches
-            if patch.covers(each.patch)
-            for path, value in _limits(patch)
+            for patch, path, value in limits
+            if patch.reach.covers(each.patch.reach)
         ]
         if not found and needed > BUFFER_BYTES:
             what = f"no body limit is set, so {BUFFER_BYTES}; the settings take {needed}"
@@ -293,16 +234,6 @@ RULES: Final = (
         "annotate the Pods with proxy.istio.io/config: proxyStatsMatcher: {inclusionRegexps:"
         ' [".*ext_proc.*"]}',
         _stats_hidden,
-    ),
-    Rule(
-        "headers-not-stripped",
-        "A filter without a header mutation in front of it that removes a client's own headers of"
-        " our names.",
-        "wherever the filter does not run, fails open or sees no body, a client chooses its own"
-        " tier and tenant",
-        "remove them by early_header_mutation_extensions, or by a header_mutation filter that is"
-        " put in by INSERT_FIRST",
-        _unstripped,
     ),
     Rule(
         "buffer-below-body-limit",

@@ -16,6 +16,8 @@ from extproc.mesh.manifests import Manifest, MeshError
 NODES_MAX: Final = 200_000
 """Values in one manifest, with those that aliases repeat."""
 DEPTH_MAX: Final = 64
+TEXT_CHARS_MAX: Final = 600
+"""Of a part of a finding."""
 
 
 def lint_paths(paths: Iterable[Path], settings: Settings | None = None) -> tuple[Finding, ...]:
@@ -40,7 +42,7 @@ def lint(manifests: Sequence[Manifest], settings: Settings | None = None) -> tup
         _check_size(manifest)
     said = (each.settings for each in settings_in(manifests) if each.settings is not None)
     scene = Scene(manifests, settings or next(said, None))
-    return tuple(_findings(scene))
+    return tuple(dict.fromkeys(_findings(scene)))
 
 
 def _findings(scene: Scene) -> Iterator[Finding]:
@@ -49,7 +51,15 @@ def _findings(scene: Scene) -> Iterator[Finding]:
             at = hit.manifest
             line = line_of(at, hit.path)
             fix = hit.fix or rule.fix
-            yield Finding(at.file, line, at.title, hit.path, rule.name, hit.what, rule.why, fix)
+            texts = at.title, hit.path, rule.name, hit.what, rule.why, fix
+            yield Finding(at.file, line, *map(_shown, texts))
+
+
+def _shown(text: str) -> str:
+    """The text on one line of no great length: names in it are whatever a manifest says."""
+    if len(text) > TEXT_CHARS_MAX:
+        text = f"{text[:TEXT_CHARS_MAX]}…"
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
 
 
 def _check_size(manifest: Manifest) -> None:

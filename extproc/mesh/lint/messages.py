@@ -18,6 +18,8 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.json_format import ParseDict, ParseError
 from google.protobuf.message_factory import GetMessageClass
 
+from extproc.mesh.lint.patches import TYPED_STRUCTS
+
 Descriptor = Any
 """protobuf's descriptors have no public types that mypy and all its versions agree on."""
 Tree = Any
@@ -138,6 +140,9 @@ def _any(path: str, tree: Mapping[str, Tree], *, is_merged: bool) -> Iterator[Pr
     found = type_problem(f"{path}.@type", name)
     if found is not None:
         yield found
+    if name in TYPED_STRUCTS and isinstance(tree.get("type_url"), str):
+        path, name = f"{path}.value", tree["type_url"].rpartition("/")[2]
+        tree = tree["value"] if isinstance(tree.get("value"), Mapping) else {}
     kind = _descriptor(name)
     if kind is not None and not name.startswith(_STANDARD):
         inside = {key: value for key, value in tree.items() if key != "@type"}

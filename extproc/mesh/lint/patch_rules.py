@@ -65,7 +65,7 @@ def _too_far(scene: Scene) -> Iterator[Hit]:
     for patch in _ours(scene):
         if patch.apply_to not in {"HTTP_FILTER", "NETWORK_FILTER"}:
             continue
-        if not patch.is_selective:
+        if not patch.reach.is_selective:
             everyone = patch.manifest.namespace == ROOT_NAMESPACE
             whom = "the mesh" if everyone else f"the namespace {patch.manifest.namespace}"
             what = f"every proxy of {whom}: neither workloadSelector nor targetRefs"

@@ -9,9 +9,35 @@ from extproc.mesh.manifests import Manifest, mapping, sequence, texts
 from extproc.mesh.world import ROOT_NAMESPACE
 
 EXT_PROC: Final = "envoy.extensions.filters.http.ext_proc.v3.ExternalProcessor"
+TYPED_STRUCTS: Final = frozenset(("udpa.type.v1.TypedStruct", "xds.type.v3.TypedStruct"))
+"""A message written as plain JSON beside the name of its type."""
 ANY_CONTEXT: Final = "ANY"
 _CAMEL: Final = re.compile("[a-z][a-z0-9]*([A-Z][a-z0-9]*)+")
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+
+
+class Reach(NamedTuple):
+    """Which proxies a patch is for, and which side of them."""
+
+    namespace: str
+    context: str
+    selector: frozenset[tuple[str, str]]
+    """Labels of workloads."""
+    refs: tuple[tuple[str, str], ...]
+    """Kind and name of what the EnvoyFilter is bound to."""
+
+    @property
+    def is_selective(self) -> bool:
+        """Whether it is for some workloads only."""
+        return bool(self.selector or self.refs)
+
+    def covers(self, other: "Reach") -> bool:
+        """Whether all that the other reaches is reached, by what they say."""
+        if self.namespace not in {other.namespace, ROOT_NAMESPACE}:
+            return False
+        if self.context not in {other.context, ANY_CONTEXT}:
+            return False
+        return self.refs == other.refs if self.refs else self.selector <= other.selector
 
 
 class Patch(NamedTuple):
@@ -24,6 +50,7 @@ class Patch(NamedTuple):
     operation: str
     body: Mapping[str, Any]
     """`patch`, whole."""
+    reach: Reach
     value: Mapping[str, Any]
     """What is merged or put in, with the names of fields as Envoy's messages have them."""
 
@@ -35,7 +62,7 @@ class Patch(NamedTuple):
     @property
     def context(self) -> str:
         """The kind of proxy and side that it is for; left out it is any."""
-        return str(self.match.get("context") or ANY_CONTEXT)
+        return self.reach.context
 
     @property
     def priority(self) -> int:
@@ -59,24 +86,6 @@ class Patch(NamedTuple):
         """Whether it puts its filter in front of all that are there."""
         is_before_all = self.operation == "INSERT_BEFORE" and not self.sub_filter
         return self.operation == "INSERT_FIRST" or is_before_all
-
-    @property
-    def is_selective(self) -> bool:
-        """Whether it is for some workloads only."""
-        return bool(selector_of(self.manifest) or target_refs_of(self.manifest))
-
-    def covers(self, other: "Patch") -> bool:
-        """Whether it reaches all proxies that the other reaches, by what they say."""
-        mine, others = self.manifest, other.manifest
-        if mine.namespace not in {others.namespace, ROOT_NAMESPACE}:
-            return False
-        if self.context not in {other.context, ANY_CONTEXT}:
-            return False
-        refs = target_refs_of(mine)
-        if refs:
-            return refs == target_refs_of(others)
-        wanted = selector_of(others)
-        return all(wanted.get(key) == value for key, value in selector_of(mine).items())
 
 
 class ExtProc(NamedTuple):
@@ -132,8 +141,14 @@ def patches_of(manifest: Manifest) -> Iterator[Patch]:
             mapping(whole.get("match")),
             str(body.get("operation") or ""),
             body,
+            _reach(manifest, str(mapping(whole.get("match")).get("context") or ANY_CONTEXT)),
             mapping(_named(body.get("value"))),
         )
+
+
+def _reach(manifest: Manifest, context: str) -> Reach:
+    labels = selector_of(manifest)
+    return Reach(manifest.namespace, context, frozenset(labels.items()), target_refs_of(manifest))
 
 
 def _named(tree: Any) -> Any:  # noqa: ANN401  # YAML
@@ -168,9 +183,9 @@ def type_of(config: Mapping[str, Any]) -> str:
 
 
 def ext_procs_of(patch: Patch) -> Iterator[ExtProc]:
-    """The ext_proc filters that a patch puts in or changes."""
+    """The ext_proc filters that a patch puts in, whole. What MERGE adds to one is no filter."""
     at = f"{patch.path}.patch.value"
-    if patch.apply_to == "HTTP_FILTER" and patch.operation != "REMOVE":
+    if patch.apply_to == "HTTP_FILTER" and patch.operation not in {"REMOVE", "MERGE"}:
         yield from _ext_proc(patch, at, patch.value, is_upstream=False)
     if patch.apply_to == "CLUSTER":
         options = mapping(patch.value.get("typed_extension_protocol_options"))
@@ -184,6 +199,9 @@ def _ext_proc(
     patch: Patch, path: str, said: Mapping[str, Any], *, is_upstream: bool
 ) -> Iterator[ExtProc]:
     config = mapping(said.get("typed_config"))
+    at = f"{path}.typed_config"
+    if type_of(config) in TYPED_STRUCTS:
+        kind = config.get("type_url")
+        config, at = {"@type": kind, **mapping(config.get("value"))}, f"{at}.value"
     if type_of(config) == EXT_PROC:
-        name = str(said.get("name") or "")
-        yield ExtProc(patch, f"{path}.typed_config", name, config, is_upstream)
+        yield ExtProc(patch, at, str(said.get("name") or ""), config, is_upstream)

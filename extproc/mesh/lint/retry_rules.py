@@ -5,7 +5,7 @@ from typing import Final
 
 from extproc.exchange.names import STREAM, TIER
 from extproc.mesh.lint.finding import Hit, Rule, quoted
-from extproc.mesh.lint.routes import Route, milliseconds
+from extproc.mesh.lint.routes import Route, milliseconds, word
 from extproc.mesh.lint.scene import Scene
 from extproc.mesh.manifests import mapping
 from extproc.mesh.route_fields import RETRY_ON, status_code
@@ -31,31 +31,31 @@ def _refused(scene: Scene) -> Iterator[Hit]:
                 )
 
 
-def _means_fallback(scene: Scene, route: Route) -> bool:
+def _means_fallback(route: Route, names: frozenset[str]) -> bool:
     """Whether what fails here is to be served elsewhere."""
-    retries = route.retries or {}
-    if retries.get("retryRemoteLocalities") is True:
+    if (route.retries or {}).get("retryRemoteLocalities") is True or route.name in names:
         return True
-    if "retriable-4xx" in _retry_on(route).split(",") and any(True for _ in route.tiers()):
-        return True
+    return "retriable-4xx" in _retry_on(route).split(",") and any(True for _ in route.tiers())
+
+
+def _patched_to_fall_back(scene: Scene) -> Iterator[str]:
+    """The names of routes for which a patch has other upstreams tried."""
     for patch in scene.patches:
         config = mapping(patch.match.get("routeConfiguration"))
-        name = mapping(mapping(config.get("vhost")).get("route")).get("name")
-        action = mapping(patch.value.get("route"))
-        policy = mapping(action.get("retry_policy"))
-        is_here = patch.apply_to == "HTTP_ROUTE" and route.name and name == route.name
-        if is_here and (policy.get("retry_priority") or policy.get("refresh_cluster_on_retry")):
-            return True
-    return False
+        name = word(mapping(mapping(config.get("vhost")).get("route")).get("name"))
+        policy = mapping(mapping(patch.value.get("route")).get("retry_policy"))
+        moves_on = policy.get("retry_priority") or policy.get("refresh_cluster_on_retry")
+        if patch.apply_to == "HTTP_ROUTE" and name and moves_on:
+            yield name
 
 
 def _without_quota(scene: Scene) -> Iterator[Hit]:
+    names = frozenset(_patched_to_fall_back(scene))
     for route in scene.llm_routes:
-        tokens = [token.strip() for token in _retry_on(route).split(",")]
-        if tokens != [""] and _QUOTA not in tokens and _means_fallback(scene, route):
-            yield Hit(
-                route.manifest, f"{route.path}.retries.retryOn", f"{quoted(_retry_on(route))}"
-            )
+        said = _retry_on(route)
+        tokens = [token.strip() for token in said.split(",")]
+        if said and _QUOTA not in tokens and _means_fallback(route, names):
+            yield Hit(route.manifest, f"{route.path}.retries.retryOn", quoted(said))
 
 
 def _repeated_streams(scene: Scene) -> Iterator[Hit]:
@@ -178,7 +178,7 @@ RULES: Final = (
     Rule(
         "route-without-timeout",
         "A route of LLM traffic without a timeout.",
-        "left out it is none at all: a model that hangs holds its request, its connection and its"
+        "Istio sets none of its own: a model that hangs holds its request, its connection and its"
         " reservation for ever",
         "say how long a whole answer may take, such as timeout: 120s, and more for streams",
         _endless,

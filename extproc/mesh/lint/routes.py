@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from extproc.exchange.names import STREAM, TIER
 from extproc.mesh.manifests import Manifest, mapping, sequence
+from extproc.mesh.text_fields import PATTERN_LENGTH_MAX
 from extproc.mesh.virtual_services import MESH
 from extproc.mesh.world import qualified
 
@@ -17,6 +18,8 @@ _ABOUT_LLM: Final = re.compile(
     r"(?![a-z])"
     r"|/v1/(chat|completions|embeddings|messages|responses)"
 )
+REPETITIONS_MAX: Final = 4
+_NESTED: Final = re.compile(r"\)[*+{]")
 _EVENT_STREAM: Final = "event-stream"
 _MILLISECONDS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _DURATION_PART: Final = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)(ms|s|m|h)")
@@ -165,6 +168,21 @@ def gateways_of(manifest: Manifest) -> frozenset[str]:
 def word(value: object) -> str:
     """The value if it is text, else an empty one: for looking it up among words."""
     return value if isinstance(value, str) else ""
+
+
+def matches(pattern: str, text: str) -> bool | None:
+    """Whether a regular expression takes all of a text; None where that is not tried.
+
+    Envoy's expressions need linear time, Python's may need for ever: such are not tried.
+    """
+    if len(pattern) > PATTERN_LENGTH_MAX or _NESTED.search(pattern):
+        return None
+    if sum(map(pattern.count, "*+{")) > REPETITIONS_MAX:
+        return None
+    try:
+        return re.fullmatch(pattern, text) is not None
+    except (re.error, RecursionError, OverflowError):
+        return None
 
 
 def milliseconds(value: object) -> float | None:

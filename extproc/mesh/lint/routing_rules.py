@@ -6,7 +6,7 @@ from typing import Final
 
 from extproc.exchange.names import TIER
 from extproc.mesh.lint.finding import Hit, Rule, quoted
-from extproc.mesh.lint.routes import Route, gateways_of
+from extproc.mesh.lint.routes import Route, gateways_of, matches
 from extproc.mesh.lint.scene import Reference, Scene, destination_label
 from extproc.mesh.manifests import Manifest, mapping, sequence, texts
 from extproc.mesh.virtual_services import MESH
@@ -61,10 +61,7 @@ def _leads(scene: Scene, route: Route, tier: str, model: str) -> bool:
 
 def _takes(kind: str, value: str, tier: str) -> bool:
     if kind == "regex":
-        try:
-            return re.fullmatch(value[:1024], tier) is not None
-        except (re.error, RecursionError, OverflowError):
-            return True
+        return matches(value, tier) is not False
     return {"exact": tier == value, "prefix": tier.startswith(value)}.get(kind, True)
 
 
@@ -110,11 +107,14 @@ def _second_on_mesh(scene: Scene) -> Iterator[Hit]:
 
 
 def _meet(one: Manifest, other: Manifest) -> bool:
-    """Whether some namespace sees both. Of one resource in two files, the later stands."""
-    if one.title == other.title:
-        return False
+    """Whether some namespace sees both, and with the same precedence.
+
+    One that is exported to a namespace by name goes before one for everyone, and is so meant. Of
+    one resource in two files, the later stands.
+    """
     first, second = _audience(one), _audience(other)
-    return "*" in first or "*" in second or bool(first & second)
+    is_same = one.title == other.title
+    return not is_same and bool(first & second) and ("*" in first) == ("*" in second)
 
 
 def _audience(manifest: Manifest) -> frozenset[str]:

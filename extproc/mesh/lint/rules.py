@@ -10,12 +10,14 @@ from extproc.mesh.lint import (
     retry_rules,
     routing_rules,
     settings_rules,
+    stripper_rules,
 )
 
 RULES: Final = (
     *retry_rules.RULES,
     *routing_rules.RULES,
     *filter_rules.RULES,
+    *stripper_rules.RULES,
     *patch_rules.RULES,
     *logger_rules.RULES,
     *field_rules.RULES,
