@@ -19,7 +19,7 @@ from pathlib import Path
 from bench.corpus import chats
 from bench.through_envoy import without_filter
 from extproc.demo.attachment import Wiring
-from extproc.demo.envoy import ADAPTERS, Gateway, gateway
+from extproc.demo.envoy import ADAPTERS, Gateway, gateway, unchanged
 from extproc.demo.stage import service
 from tests.scenarios.table import SETTINGS
 
@@ -90,7 +90,7 @@ async def run() -> dict[str, list[float]]:
         _, service_port = stack.enter_context(service(SETTINGS, directory=directory))
         wiring = Wiring(service_port, dict.fromkeys(ADAPTERS, port), trusts_tenant_header=True)
         envoys = {}
-        for variant, edit in (("with the filter", str), ("without", without_filter)):
+        for variant, edit in (("with the filter", unchanged), ("without", without_filter)):
             home = directory / variant.partition(" ")[0]
             home.mkdir()
             envoys[variant] = stack.enter_context(gateway(wiring, directory=home, edit=edit))

@@ -26,7 +26,7 @@ import uvloop
 from bench.corpus import chats
 from bench.sse_client import Heard, Listener, Read, connect
 from extproc.demo.attachment import Tree, Wiring
-from extproc.demo.envoy import ADAPTERS, MANAGER_STATS, SERVICE_CLUSTER, Gateway, gateway
+from extproc.demo.envoy import ADAPTERS, MANAGER_STATS, SERVICE_CLUSTER, Gateway, gateway, unchanged
 from extproc.demo.process import child
 from extproc.demo.stage import service
 from tests.scenarios.table import SETTINGS
@@ -154,7 +154,7 @@ def ways(directory: Path) -> Iterator[list[Way]]:
             found.append(Way(name, envoy.port, pids, envoy))
 
         add("plain Envoy", plain)
-        add("filter and Lua meter", str, service=running.process.pid)
+        add("filter and Lua meter", unchanged, service=running.process.pid)
         for name, mode in (("ext_proc, observed", "observed"), ("ext_proc, STREAMED", "streamed")):
             pid, port = program("chunk_server", mode)
             add(name, processed(port, mode), service=pid)

@@ -201,7 +201,7 @@ def proxy(
     models: Models,
     *,
     version: str = envoy.NEWEST,
-    edit: Callable[[Tree], Tree] = lambda tree: tree,
+    edit: Callable[[Tree], Tree] = envoy.unchanged,
 ) -> Iterator[Proxy]:
     """Run an Envoy until the block ends."""
     folder.mkdir(parents=True)
