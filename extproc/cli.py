@@ -111,13 +111,17 @@ def _serve(options: argparse.Namespace) -> int:
         print(_OLD_MESSAGES, file=sys.stderr)
         return EXIT_WRONG_INPUT
     from extproc.app import serve, with_port  # noqa: PLC0415  # `check` must not wait for gRPC to load
+    from extproc.config.watching import Recorder  # noqa: PLC0415  # as above
+    from extproc.server.reloading import Source  # noqa: PLC0415  # as above
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    loaded = load_file(options.settings)
+    recorder = Recorder()
+    loaded = load_file(options.settings, read=recorder.read)
+    source = Source(options.settings, recorder.digests, loaded.settings)
     if options.port is not None:
         loaded = with_port(loaded, options.port)
     try:
-        uvloop.run(serve(loaded, on_ready=_say_ready))
+        uvloop.run(serve(loaded, on_ready=_say_ready, source=source))
     except (RuntimeError, OSError, LedgerError) as error:  # an address or file that can't be used
         print(error, file=sys.stderr)
         return EXIT_WRONG_INPUT
