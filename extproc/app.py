@@ -18,10 +18,11 @@ from extproc.admin.views import Books, InForce, Reload, Views
 from extproc.config.loader import Loaded
 from extproc.exchange.machine import Exchange
 from extproc.ledger.port import OpenLedger
-from extproc.ledgers import ledger_of, when_unavailable
+from extproc.ledgers import empty_ledger, ledger_of, when_unavailable
 from extproc.llm.prompt import TextCounter
 from extproc.observing import Observing, observing
 from extproc.policy.tenants import WhenUnavailable
+from extproc.selftest import self_test
 from extproc.server.desk import LEARNT, Desk, experiences
 from extproc.server.intake import Intake
 from extproc.server.lifecycle import DRAIN_SECONDS, serving
@@ -153,6 +154,7 @@ async def serve(
         LedgerError: the ledger can't be opened.
         RuntimeError: the filter's address can't be bound.
         OSError: the admin's address can't be bound, or the audit's file not opened.
+        SelfTestError: an over-budget request would not be refused.
     """
     settings = loaded.settings
     stopping = asyncio.Event()
@@ -161,6 +163,11 @@ async def serve(
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(loaded))
+        rules = service.rulebook.rules
+        seen = await self_test(
+            settings, rules, service.counter, lambda: empty_ledger(loaded, clock)
+        )
+        _log.info("self-test: %s", seen)
         readiness = _Readiness(service)
         admin = settings.admin
         port = await stack.enter_async_context(

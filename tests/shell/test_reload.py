@@ -2,14 +2,11 @@
 
 import asyncio
 import json
-import os
-import shutil
-import signal
 import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +16,7 @@ import pytest
 
 from extproc.demo.process import Child, child
 from tests.scenarios.table import Call, chat
-from tests.shell.harness import Client, ask, body_of, head_of
+from tests.shell.harness import Client
 
 SECONDS_MAX: Final = 30.0
 """Nothing takes so long but on a machine that does much else; what is promised is 2."""
@@ -129,13 +126,8 @@ def put(path: Path, text: str) -> None:
     new.rename(path)
 
 
-@asynccontextmanager
-async def nothing() -> AsyncIterator[None]:
-    yield
-
-
-def served(path: Path, directory: Path) -> Any:
-    program = [sys.executable, "-m", "extproc", "serve", "--settings", path]
+def served(path: Path, directory: Path) -> AbstractContextManager[Child]:
+    program: list[str | Path] = [sys.executable, "-m", "extproc", "serve", "--settings", path]
     return child("service", program, directory=directory)
 
 
