@@ -115,7 +115,7 @@ def _serve(options: argparse.Namespace) -> int:
         print(_OLD_MESSAGES, file=sys.stderr)
         return EXIT_WRONG_INPUT
     from extproc.app import serve, with_port  # noqa: PLC0415  # `check` must not wait for gRPC to load
-    from extproc.config.watching import Recorder  # noqa: PLC0415  # as above
+    from extproc.config.digests import Recorder  # noqa: PLC0415  # as above
     from extproc.selftest import SelfTestError  # noqa: PLC0415  # as above
     from extproc.server.reloading import Source  # noqa: PLC0415  # as above
 

@@ -8,6 +8,7 @@ with its length, four bytes, the largest first.
 
 import asyncio
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Iterator, Mapping
@@ -17,9 +18,9 @@ from typing import BinaryIO, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from extproc.config.digests import Recorder
 from extproc.config.loader import ConfigError, Loaded, Problem, load_file
 from extproc.config.settings import Settings
-from extproc.config.watching import Recorder
 from extproc.policy.tenants import Tenant
 
 READ_SECONDS_MAX: Final = 300.0
@@ -88,22 +89,36 @@ async def read_apart(path: Path, known: Mapping[str, Tenant]) -> Read:
 
 
 async def _read_apart(path: Path, known: Mapping[str, Tenant]) -> Read:
-    child = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-P", "-m", "extproc.config.reading", str(path)),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,  # a traceback may quote a key
+    child = await asyncio.to_thread(_start, path)
+    try:
+        frames = asyncio.StreamReader()
+        protocol = asyncio.StreamReaderProtocol(frames)
+        loop = asyncio.get_running_loop()
+        pipe, _ = await loop.connect_read_pipe(lambda: protocol, child.stdout)
+        try:
+            return await _take(frames, known)
+        except asyncio.IncompleteReadError:
+            raise _CutOffError(await asyncio.to_thread(child.wait)) from None
+        finally:
+            pipe.close()
+    finally:
+        child.kill()
+        await asyncio.shield(asyncio.to_thread(child.wait))
+
+
+def _start(path: Path) -> "subprocess.Popen[bytes]":
+    """Start the child.
+
+    Not by asyncio: uvloop forks, and gRPC's threads make the child crash now and then before it
+    gets to its program. CPython asks for vfork, which runs nothing of gRPC's in between.
+    """
+    return subprocess.Popen(  # noqa: S603  # our own program
+        [sys.executable, "-P", "-m", "extproc.config.reading", path],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,  # a traceback may quote a key
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
-    try:
-        assert child.stdout is not None  # noqa: S101  # it was asked for
-        return await _take(child.stdout, known)
-    except asyncio.IncompleteReadError:
-        raise _CutOffError(await child.wait()) from None
-    finally:
-        if child.returncode is None:
-            child.kill()
-            await child.wait()
 
 
 async def _take(frames: asyncio.StreamReader, known: Mapping[str, Tenant]) -> Read:

@@ -1,21 +1,18 @@
-"""Files that are watched: when they may have changed, and whether they have.
+"""Files that are watched: when they may have changed.
 
-Whether they have is told by what is in them. When to look is told by the system (inotify) for the
-file and every symbolic link on the way to it, since a ConfigMap changes by a link, `..data`, that
-is renamed over the one before; and besides by their times, for file systems that tell nothing.
+The system tells (inotify) of the file and of every symbolic link on the way to it, since a
+ConfigMap changes by a link, `..data`, that is renamed over the one before. Besides their times are
+looked at, for file systems that tell nothing. What is in them is `digests`' business.
 """
 
 import asyncio
-import hashlib
 import logging
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from watchfiles import awatch
-
-from extproc.config.loader import read_text
 
 POLL_SECONDS: Final = 1.0
 """How often the files' times are looked at, whatever the system tells."""
@@ -27,40 +24,8 @@ STEP_MS: Final = 100
 LINKS_MAX: Final = 40
 """On the way to one file; Linux follows as many."""
 
-UNREADABLE: Final = b""
-"""The digest of a file that can't be read."""
-
 _log = logging.getLogger(__name__)
-
-
-class Recorder:
-    """Reads files, and remembers the digest of each."""
-
-    def __init__(self) -> None:
-        self.digests: dict[Path, bytes] = {}
-
-    def read(self, path: Path) -> str:
-        """Read a file.
-
-        Raises:
-            OSError: it can't be read.
-            UnicodeDecodeError: it is no UTF-8.
-        """
-        self.digests[path] = UNREADABLE
-        text = read_text(path)
-        self.digests[path] = hashlib.blake2b(text.encode()).digest()
-        return text
-
-
-def digests_of(paths: Iterable[Path]) -> Mapping[Path, bytes]:
-    """What is in the files now, each told by its digest."""
-    recorder = Recorder()
-    for path in paths:
-        try:
-            recorder.read(path)
-        except (OSError, UnicodeDecodeError):
-            continue
-    return recorder.digests
+logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it tells of each change
 
 
 def trail(path: Path) -> list[Path]:

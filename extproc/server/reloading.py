@@ -16,11 +16,12 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Protocol
 
+from extproc.config.digests import digests_of
 from extproc.config.lasting import kept
 from extproc.config.loader import Loaded, Problem
 from extproc.config.reading import read_apart
 from extproc.config.settings import Settings
-from extproc.config.watching import changes, digests_of
+from extproc.config.watching import changes
 from extproc.server.rulebook import Rulebook
 from extproc.tokens.encodings import EncodingUnavailableError
 
