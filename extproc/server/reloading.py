@@ -8,7 +8,6 @@
 """
 
 import asyncio
-import gc
 import logging
 import traceback
 from collections.abc import Callable, Collection, Mapping
@@ -22,6 +21,7 @@ from extproc.config.loader import Loaded, Problem
 from extproc.config.reading import read_apart
 from extproc.config.settings import Settings
 from extproc.config.watching import changes
+from extproc.policy.tenants import Tenant
 from extproc.server.rulebook import Rulebook
 from extproc.tokens.encodings import EncodingUnavailableError
 
@@ -30,6 +30,10 @@ QUIET_SECONDS: Final = 0.2
 
 RETRY_SECONDS: Final = 30.0
 """Until what failed for no fault of the file is tried again."""
+
+FORGET_SECONDS: Final = 5.0
+FORGOTTEN_PER_TURN: Final = 100
+"""Tenants: less than a tenth of a millisecond."""
 
 PROBLEMS_LOGGED_MAX: Final = 20
 
@@ -72,6 +76,7 @@ class Reloading:
         self._digests = dict(source.digests)
         self._is_forced = False
         self._wake = asyncio.Event()
+        self._tasks: asyncio.TaskGroup
 
     def ask(self) -> None:
         """Read the file anew, whether or not it has changed."""
@@ -80,8 +85,8 @@ class Reloading:
 
     async def run(self) -> None:
         """Follow the file until cancelled. Never fails."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch())
+        async with asyncio.TaskGroup() as self._tasks:
+            self._tasks.create_task(self._watch())
             self._wake.set()  # it may have changed since it was read
             while True:
                 await self._wake.wait()
@@ -137,7 +142,7 @@ class Reloading:
             self._refuse((Problem("$.models", str(error)),))
             return
         rulebook.take(loaded._replace(settings=new.settings), self._clock(), new.needs_restart)
-        gc.freeze()  # they stay: don't trace them at every turn
+        self._tasks.create_task(_forget(list(old.tenants.values())))
         self._count("taken")
         _log.info("settings.taken %d tenants", len(new.settings.tenants))
         for name in new.needs_restart:
@@ -153,6 +158,17 @@ class Reloading:
             "settings.refused: those before stay in force\n%s",
             "\n".join(f"  {line}" for line in told),
         )
+
+
+async def _forget(tenants: list[Tenant]) -> None:
+    """Let go of what is not in force any more: all at once would hold up decisions.
+
+    First whatever began with it ends.
+    """
+    await asyncio.sleep(FORGET_SECONDS)
+    while tenants:
+        del tenants[-FORGOTTEN_PER_TURN:]
+        await asyncio.sleep(0)
 
 
 def _say_where(what: str, error: Exception) -> None:
