@@ -142,7 +142,7 @@ class Reloading:
             self._refuse((Problem("$.models", str(error)),))
             return
         rulebook.take(loaded._replace(settings=new.settings), self._clock(), new.needs_restart)
-        self._tasks.create_task(_forget(list(old.tenants.values())))
+        self._tasks.create_task(_forget(list(old.tenants), list(old.tenants.values())))
         self._count("taken")
         _log.info("settings.taken %d tenants", len(new.settings.tenants))
         for name in new.needs_restart:
@@ -160,14 +160,14 @@ class Reloading:
         )
 
 
-async def _forget(tenants: list[Tenant]) -> None:
+async def _forget(names: list[str], tenants: list[Tenant]) -> None:
     """Let go of what is not in force any more: all at once would hold up decisions.
 
     First whatever began with it ends.
     """
     await asyncio.sleep(FORGET_SECONDS)
     while tenants:
-        del tenants[-FORGOTTEN_PER_TURN:]
+        del names[-FORGOTTEN_PER_TURN:], tenants[-FORGOTTEN_PER_TURN:]
         await asyncio.sleep(0)
 
 
