@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Final, NamedTuple
 
@@ -163,11 +164,7 @@ async def serve(
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(loaded))
-        rules = service.rulebook.rules
-        seen = await self_test(
-            settings, rules, service.counter, lambda: empty_ledger(loaded, clock)
-        )
-        _log.info("self-test: %s", seen)
+        await _test(service)
         readiness = _Readiness(service)
         admin = settings.admin
         port = await stack.enter_async_context(
@@ -214,6 +211,13 @@ class _Readiness:
         """Where the ledger can't commit, decisions still go on, unless the settings say not."""
         wanted = self._service.rulebook.loaded.settings.ledger.when_unavailable
         return self.phase or (self._service.ledger.health() if wanted == "deny" else "")
+
+
+async def _test(service: Service) -> None:
+    """See that the service refuses whom it must, before anybody is told that it is there."""
+    loaded, rules = service.rulebook.loaded, service.rulebook.rules
+    ledger = partial(empty_ledger, loaded, clock)
+    _log.info("self-test: %s", await self_test(loaded.settings, rules, service.counter, ledger))
 
 
 def _reloading(service: Service, source: Source) -> Reloading:
