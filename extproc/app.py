@@ -8,25 +8,28 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Final, NamedTuple
 
 import msgspec
 
 from extproc.admin.server import administering
-from extproc.admin.views import Books, InForce, Views
+from extproc.admin.views import Books, InForce, Reload, Views
 from extproc.config.loader import Loaded
 from extproc.exchange.machine import Exchange
 from extproc.ledger.port import OpenLedger
-from extproc.ledgers import ledger_of, when_unavailable
+from extproc.ledgers import empty_ledger, ledger_of, when_unavailable
 from extproc.llm.prompt import TextCounter
 from extproc.observing import Observing, observing
 from extproc.policy.tenants import WhenUnavailable
+from extproc.selftest import self_test
 from extproc.server.desk import LEARNT, Desk, experiences
 from extproc.server.intake import Intake
 from extproc.server.lifecycle import DRAIN_SECONDS, serving
 from extproc.server.meeting import Meeting
 from extproc.server.parking import SETTLE_SECONDS, Parking
+from extproc.server.reloading import Reloading, Source
 from extproc.server.rulebook import Rulebook
 from extproc.server.servicer import Decided, Servicer, Watch, let_go
 from extproc.server.watcher import Watcher
@@ -46,6 +49,7 @@ class Service(NamedTuple):
     """All that serves, put together."""
 
     rulebook: Rulebook
+    counter: Counter
     ledger: OpenLedger
     desk: Desk
     parking: Parking
@@ -101,7 +105,7 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
         OSError: the audit's file can't be opened.
     """
     counter = counter_of(loaded)
-    rulebook = Rulebook(loaded, {})
+    rulebook = Rulebook(loaded, {}, since=clock())
 
     def when_away(tenant: str) -> WhenUnavailable:
         return when_unavailable(rulebook.loaded.settings, tenant)
@@ -125,6 +129,7 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
             parking = Parking(desk, ledger, meeting, metrics)
             yield Service(
                 rulebook,
+                counter,
                 ledger,
                 desk,
                 parking,
@@ -136,14 +141,21 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
 
 
 async def serve(
-    loaded: Loaded, *, on_ready: Callable[[str], None], drain_seconds: float = DRAIN_SECONDS
+    loaded: Loaded,
+    *,
+    on_ready: Callable[[str], None],
+    source: Source | None = None,
+    drain_seconds: float = DRAIN_SECONDS,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. `on_ready` is told each address in use.
+
+    Where there is a `source` its changes come into force, at SIGHUP too.
 
     Raises:
         LedgerError: the ledger can't be opened.
         RuntimeError: the filter's address can't be bound.
         OSError: the admin's address can't be bound, or the audit's file not opened.
+        SelfTestError: an over-budget request would not be refused.
     """
     settings = loaded.settings
     stopping = asyncio.Event()
@@ -152,6 +164,7 @@ async def serve(
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(loaded))
+        await _test(service)
         readiness = _Readiness(service)
         admin = settings.admin
         port = await stack.enter_async_context(
@@ -171,6 +184,10 @@ async def serve(
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         routines = (_learn(service), _settle_due(service), _watch_loop(service))
         working = [tasks.create_task(routine) for routine in routines]
+        if source is not None:
+            reloading = _reloading(service, source)
+            loop.add_signal_handler(signal.SIGHUP, reloading.ask)
+            working.append(tasks.create_task(reloading.run()))
         # What lives from here on lives as long as the process: don't trace it at every turn.
         gc.collect()
         gc.freeze()
@@ -196,12 +213,33 @@ class _Readiness:
         return self.phase or (self._service.ledger.health() if wanted == "deny" else "")
 
 
+async def _test(service: Service) -> None:
+    """See that the service refuses whom it must, before anybody is told that it is there."""
+    loaded, rules = service.rulebook.loaded, service.rulebook.rules
+    ledger = partial(empty_ledger, loaded, clock)
+    _log.info("self-test: %s", await self_test(loaded.settings, rules, service.counter, ledger))
+
+
+def _reloading(service: Service, source: Source) -> Reloading:
+    count = service.observing.metrics.reloaded
+    return Reloading(service.rulebook, source, service.counter, clock, count)
+
+
+def _in_force(rulebook: Rulebook) -> InForce:
+    attempt = rulebook.last_attempt
+    return InForce(
+        rulebook.loaded.settings,
+        rulebook.since,
+        Reload(*attempt) if attempt is not None else None,
+        rulebook.needs_restart,
+    )
+
+
 def _views(service: Service, readiness: _Readiness) -> Views:
-    began = clock()
     return Views(
         metrics=service.observing.metrics.expose,
         is_ready=readiness.why_not,
-        settings=lambda: InForce(service.rulebook.loaded.settings, began),
+        settings=lambda: _in_force(service.rulebook),
         budgets=lambda: Books(service.rulebook.rules.policy, service.ledger),
         recent=service.observing.recent,
         clock=clock,

@@ -1,4 +1,7 @@
-"""The commands. Each returns an exit code: 0 done, 1 not as expected, 2 wrong input."""
+"""The commands. Each returns an exit code: 0 done, 1 not as expected, 2 wrong input.
+
+`serve` ends with 3 where it would not refuse what it must: nobody should restart it as it is.
+"""
 
 import argparse
 import json
@@ -15,6 +18,7 @@ from extproc.config.loader import ConfigError, load_file
 from extproc.ledger.port import LedgerError
 
 EXIT_WRONG_INPUT = 2
+EXIT_SELF_TEST = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,13 +115,21 @@ def _serve(options: argparse.Namespace) -> int:
         print(_OLD_MESSAGES, file=sys.stderr)
         return EXIT_WRONG_INPUT
     from extproc.app import serve, with_port  # noqa: PLC0415  # `check` must not wait for gRPC to load
+    from extproc.config.digests import Recorder  # noqa: PLC0415  # as above
+    from extproc.selftest import SelfTestError  # noqa: PLC0415  # as above
+    from extproc.server.reloading import Source  # noqa: PLC0415  # as above
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    loaded = load_file(options.settings)
+    recorder = Recorder()
+    loaded = load_file(options.settings, read=recorder.read)
+    source = Source(options.settings, recorder.digests, loaded.settings)
     if options.port is not None:
         loaded = with_port(loaded, options.port)
     try:
-        uvloop.run(serve(loaded, on_ready=_say_ready))
+        uvloop.run(serve(loaded, on_ready=_say_ready, source=source))
+    except SelfTestError as error:
+        print(error, file=sys.stderr)
+        return EXIT_SELF_TEST
     except (RuntimeError, OSError, LedgerError) as error:  # an address or file that can't be used
         print(error, file=sys.stderr)
         return EXIT_WRONG_INPUT

@@ -10,6 +10,7 @@ from extproc.server.desk import LEARNT, Observer, experiences
 from extproc.server.rulebook import Rulebook
 from extproc.telemetry.audit import Audit, open_audit
 from extproc.telemetry.collectors import BudgetState, Learnt, State
+from extproc.telemetry.metric_state import SettingsState
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import Recent
 from extproc.telemetry.spans import Spans
@@ -57,6 +58,7 @@ def observing(
         models=lambda: rulebook.loaded.settings.models,
         tiers=lambda: rulebook.loaded.settings.tiers,
         state=state,
+        settings=lambda: _settings(rulebook),
     )
     recent = Recent(clock)
     observers: list[Observer] = [metrics, recent]
@@ -85,6 +87,12 @@ def _budgets(rulebook: Rulebook, ledger: OpenLedger) -> Iterator[BudgetState]:
                     found.committed,
                     found.reserved,
                 )
+
+
+def _settings(rulebook: Rulebook) -> SettingsState:
+    attempt = rulebook.last_attempt
+    is_ok = attempt is None or not attempt.problems
+    return SettingsState(is_ok, rulebook.since, len(rulebook.needs_restart))
 
 
 def _learnt(ledger: OpenLedger) -> Iterator[Learnt]:

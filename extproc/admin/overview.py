@@ -63,6 +63,7 @@ class SettingsShown(msgspec.Struct, frozen=True, kw_only=True):
 
     in_force_since: float
     last_reload: dict[str, Any] | None
+    needs_restart: tuple[str, ...]
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +112,9 @@ class Overviews:
             not_ready=views.is_ready(),
             ledger=_ledger_shown(books),
             settings=SettingsShown(
-                in_force_since=in_force.since, last_reload=reload_shown(in_force.last_reload)
+                in_force_since=in_force.since,
+                last_reload=reload_shown(in_force.last_reload),
+                needs_restart=in_force.needs_restart,
             ),
             tenants=tenants,
             models=_models_shown(recent, books),

@@ -300,6 +300,7 @@
       o.not_ready && { name: "ready", text: `Not ready: ${o.not_ready}` },
       o.ledger.problem && { name: "ledger", text: `Ledger: ${o.ledger.problem}` },
       reload && !reload.is_in_force && { name: "reload", text: `The settings changed at ${at(reload.at)} and were refused; those of ${at(o.settings.in_force_since)} stay in force.\n${reload.problems.slice(0, 5).join("\n")}${reload.problems.length > 5 ? `\nand ${reload.problems.length - 5} more` : ""}` },
+      o.settings.needs_restart.length && { name: "restart", text: `Changed in the settings, and not in force before a restart: ${o.settings.needs_restart.join(", ")}` },
     ].filter(Boolean);
   };
 

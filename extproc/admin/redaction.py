@@ -27,6 +27,7 @@ class SettingsInForce(msgspec.Struct, frozen=True, kw_only=True):
 
     in_force_since: float
     last_reload: dict[str, Any] | None
+    needs_restart: tuple[str, ...]
     tenants_total: int
     tenants_left_out: int
     settings: dict[str, Any]
@@ -44,6 +45,7 @@ def settings_shown(in_force: InForce, *, tenant: str = "") -> SettingsInForce:
     return SettingsInForce(
         in_force_since=in_force.since,
         last_reload=reload_shown(in_force.last_reload),
+        needs_restart=in_force.needs_restart,
         tenants_total=len(settings.tenants),
         tenants_left_out=len(settings.tenants) - len(shown),
         settings={

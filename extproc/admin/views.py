@@ -22,6 +22,8 @@ class InForce(NamedTuple):
     settings: Settings
     since: float
     last_reload: Reload | None = None
+    needs_restart: tuple[str, ...] = ()
+    """Settings, as `$.path`, that have changed in the file and are not in force."""
 
 
 class Books(NamedTuple):

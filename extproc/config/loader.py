@@ -24,7 +24,7 @@ from extproc.config.rules import check_rules
 from extproc.config.settings import Settings
 from extproc.config.shape import Shape, shape_of
 
-__all__ = ["ConfigError", "Loaded", "Problem", "load", "load_file"]
+__all__ = ["ConfigError", "Loaded", "Problem", "load", "load_file", "read_text"]
 
 
 class Loaded(NamedTuple):
@@ -59,17 +59,31 @@ def load(text: str, *, read_file: Callable[[str], str]) -> Loaded:
     return Loaded(settings, keys)
 
 
-def load_file(path: Path) -> Loaded:
+def read_text(path: Path) -> str:
+    """Read a file whole.
+
+    Raises:
+        OSError: it can't be read, or is too large.
+        UnicodeDecodeError: it is no UTF-8.
+    """
+    with path.open("rb") as file:
+        data = file.read(SETTINGS_BYTES_MAX + 1)
+    if len(data) > SETTINGS_BYTES_MAX:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return data.decode()
+
+
+def load_file(path: Path, *, read: Callable[[Path], str] = read_text) -> Loaded:
     """Load the settings file at `path`; the files it names are found from its directory.
 
     Raises:
         ConfigError: the settings are wrong, or can't be read; it holds every problem.
     """
     try:
-        text = _read(path)
+        text = read(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([Problem(str(path), _unreadable(error))]) from None
-    return load(text, read_file=lambda name: _read(path.parent / name))
+    return load(text, read_file=lambda name: read(path.parent / name))
 
 
 def _conclusions(settings: Settings) -> Iterator[Finding]:
@@ -114,14 +128,6 @@ def _read_key_files(
         if any(keys.get(key, tenant) != tenant for key, tenant in read.tenants.items()):
             yield Problem(name, "gives a key that another file gives, to another tenant")
         keys.update(read.tenants)
-
-
-def _read(path: Path) -> str:
-    with path.open("rb") as file:
-        data = file.read(SETTINGS_BYTES_MAX + 1)
-    if len(data) > SETTINGS_BYTES_MAX:
-        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
-    return data.decode()
 
 
 def _unreadable(error: OSError | UnicodeDecodeError) -> str:

@@ -1,6 +1,7 @@
 """The rules in force: one reference, swapped when the settings or what was learnt change."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from extproc.config.loader import Loaded
 from extproc.exchange import names
@@ -9,13 +10,37 @@ from extproc.policy.decide import Policy
 from extproc.policy.experience import Experience, corrected, scale_correction
 
 
+class Attempt(NamedTuple):
+    """A try to take over a changed file; without `problems`, it is in force."""
+
+    at: float
+    problems: tuple[str, ...] = ()
+
+
 class Rulebook:
     """`rules` are those in force now; whoever begins something keeps what it began with."""
 
-    def __init__(self, loaded: Loaded, known: Mapping[str, Experience] | None = None) -> None:
+    def __init__(
+        self, loaded: Loaded, known: Mapping[str, Experience] | None = None, *, since: float = 0.0
+    ) -> None:
         self.loaded = loaded
+        self.since = since
+        """When what is in force was taken over, in seconds since 1970."""
+        self.last_attempt: Attempt | None = None
+        self.needs_restart: tuple[str, ...] = ()
+        """Settings, as `$.path`, that have changed in the file and can't while we live."""
         self._known: Mapping[str, Experience] = known or {}
         self.rules = rules_of(loaded, self._known)
+
+    def take(self, loaded: Loaded, at: float, needs_restart: tuple[str, ...] = ()) -> None:
+        """Decide by other settings from now on."""
+        rules = rules_of(loaded, self._known)
+        self.loaded, self.rules = loaded, rules
+        self.since, self.last_attempt, self.needs_restart = at, Attempt(at), needs_restart
+
+    def refuse(self, problems: tuple[str, ...], at: float) -> None:
+        """Remember why other settings were not taken; nothing else changes."""
+        self.last_attempt = Attempt(at, problems)
 
     def learn(self, known: Mapping[str, Experience]) -> None:
         """Decide from now on with what finished requests have taught."""

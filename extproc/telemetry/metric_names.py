@@ -41,6 +41,8 @@ PROMPT_RATIO: Final = "llm_extproc_prompt_tokens_ratio"
 OUTPUT_EXPECTED: Final = "llm_extproc_output_tokens_expected"
 ESTIMATE_RATIO: Final = "llm_extproc_prompt_estimate_ratio"
 SETTINGS_OK: Final = "llm_extproc_settings_ok"
+SETTINGS_RELOADS: Final = "llm_extproc_settings_reloads"
+SETTINGS_WAITING: Final = "llm_extproc_settings_needing_restart"
 SETTINGS_LOADED: Final = "llm_extproc_settings_loaded_timestamp_seconds"
 LOOP_LAG_SECONDS: Final = "llm_extproc_event_loop_lag_seconds"
 SPANS_DROPPED: Final = "llm_extproc_spans_dropped"
@@ -86,6 +88,8 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
     ESTIMATE_RATIO: ("model",),
     SETTINGS_OK: (),
     SETTINGS_LOADED: (),
+    SETTINGS_RELOADS: ("result",),
+    SETTINGS_WAITING: (),
     LOOP_LAG_SECONDS: (),
     SPANS_DROPPED: (),
     AUDIT_LOST: (),
@@ -114,6 +118,7 @@ BORN: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     SETTLEMENTS: tuple(
         product(get_args(Source), ("settled", "late", "unknown", "unsettleable", OTHER))
     ),
+    SETTINGS_RELOADS: (("taken",), ("refused",)),
     UNATTRIBUTED: tuple((kind,) for kind in Usage._fields),
     METER_ERRORS: tuple((reason,) for reason in (*METER_REASONS, OTHER)),
     OBSERVED: tuple(

@@ -18,6 +18,8 @@ class SettingsState(NamedTuple):
     """False: those before it are still in force."""
     loaded: float
     """When those in force were read, in seconds since 1970."""
+    needing_restart: int = 0
+    """Settings that have changed in the file, and can't while the process lives."""
 
 
 class Families(Collector):
@@ -46,6 +48,8 @@ def read_settings(settings: SettingsState | None) -> Iterator[Metric]:
         yield GaugeMetricFamily(names.SETTINGS_OK, about, int(settings.is_ok))
         about = "When the settings in force were read"
         yield GaugeMetricFamily(names.SETTINGS_LOADED, about, settings.loaded)
+        about = "Settings that have changed and need a restart"
+        yield GaugeMetricFamily(names.SETTINGS_WAITING, about, settings.needing_restart)
 
 
 def build_info(version: str) -> Metric:

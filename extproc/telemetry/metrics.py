@@ -82,6 +82,7 @@ class Metrics:
             names.DECISION_SECONDS, "Our work on an exchange, the ledger's included"
         )
         self._loop_lag = self._spread(names.LOOP_LAG_SECONDS, "How late the event loop wakes up")
+        self._reloads = self._counts(names.SETTINGS_RELOADS, "Reloads of the settings")
         self._downgrades = self._counts(names.DOWNGRADES, "Calls served in a cheaper tier")
 
     def _count_what_is_used(self) -> None:
@@ -129,6 +130,10 @@ class Metrics:
     def observed(self, case: str) -> None:
         """Count what became of a copied answer, or of a record that needed one."""
         self._observed.add_one_of((case,), (OTHER,))
+
+    def reloaded(self, result: str) -> None:
+        """Count a reload of the settings: `taken` or `refused`."""
+        self._reloads.add((result,))
 
     def loop_lag(self, seconds: float) -> None:
         """Note how late the event loop woke up."""

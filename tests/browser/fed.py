@@ -59,6 +59,7 @@ class Fed:
         self.recent = Recent(self.clock)
         self.since = self.clock()
         self.last_reload: Reload | None = None
+        self.needs_restart: tuple[str, ...] = ()
         self.not_ready = ""
         self._count = 0
 
@@ -68,7 +69,9 @@ class Fed:
         return Views(
             metrics=lambda accept: (b"# HELP up\nup 1\n", "text/plain; version=0.0.4"),  # noqa: ARG005
             is_ready=lambda: self.not_ready,
-            settings=lambda: InForce(self.loaded.settings, self.since, self.last_reload),
+            settings=lambda: InForce(
+                self.loaded.settings, self.since, self.last_reload, self.needs_restart
+            ),
             budgets=lambda: Books(self.rulebook.rules.policy, self.ledger),
             recent=self.recent,
             clock=self.clock,

@@ -286,6 +286,9 @@ def test_alarms_are_shown_while_there_is_reason() -> None:
             assert part in told
         fed.last_reload, fed.not_ready = Reload(fed.clock()), ""
         await page.until(f"{alarms}.length === 1")
+        fed.needs_restart = ("$.listen.port", "$.meter")
+        await page.until(f"{alarms}.length === 2")
+        assert (await page.look(f"{alarms}[1]")).endswith("restart: $.listen.port, $.meter")
 
     seen(fed, test)
 

@@ -292,6 +292,17 @@ def test_the_last_reload_is_told_with_its_problems() -> None:
     }
 
 
+def test_settings_that_wait_for_a_restart_are_told() -> None:
+    fed = Fed()
+    assert look(fed).settings.needs_restart == ()
+
+    fed.needs_restart = ("$.listen.port",)
+
+    assert look(fed).settings.needs_restart == ("$.listen.port",)
+    in_force = InForce(fed.loaded.settings, NOON, None, fed.needs_restart)
+    assert settings_shown(in_force).needs_restart == ("$.listen.port",)
+
+
 def test_settings_are_shown_without_what_lets_somebody_in() -> None:
     fed = Fed()
     key_hash = next(iter(fed.loaded.keys))

@@ -233,9 +233,12 @@ def test_two_budgets_of_one_name_stay_two() -> None:
 
 
 def test_settings_tell_how_their_reload_went_where_there_is_one() -> None:
-    assert not any("settings" in line for line in series(metrics()))
+    assert not any("settings_ok" in line for line in series(metrics()))
 
-    told = figures(metrics(settings=SettingsState(is_ok=True, loaded=1789041600.5)))
+    told = figures(
+        metrics(settings=SettingsState(is_ok=True, loaded=1789041600.5, needing_restart=2))
+    )
+    assert told["llm_extproc_settings_needing_restart"] == 2
     assert told["llm_extproc_settings_ok"] == 1
     assert told["llm_extproc_settings_loaded_timestamp_seconds"] == 1789041600.5
 
