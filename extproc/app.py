@@ -7,10 +7,10 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,8 @@ from extproc.observing import Observing, observing
 from extproc.policy.tenants import WhenUnavailable
 from extproc.selftest import self_test
 from extproc.server.desk import LEARNT, Desk, experiences
+from extproc.server.h2 import lifecycle as h2
+from extproc.server.h2.decision import Decisions
 from extproc.server.intake import Intake
 from extproc.server.lifecycle import DRAIN_SECONDS, serving
 from extproc.server.meeting import Meeting
@@ -34,6 +36,9 @@ from extproc.server.rulebook import Rulebook
 from extproc.server.servicer import Decided, Servicer, Watch, let_go
 from extproc.server.watcher import Watcher
 from extproc.tokens.counter import Counter
+
+Transport = Literal["grpcio", "h2"]
+"""What speaks gRPC: the `grpcio` package, or `extproc.server.h2`."""
 
 LEARN_SECONDS: Final = 5.0
 """How often what was learnt comes into force."""
@@ -55,6 +60,8 @@ class Service(NamedTuple):
     parking: Parking
     observing: Observing
     servicer: Servicer
+    decisions: Decisions
+    """The same, for the transport of our own."""
     intake: Intake
 
 
@@ -79,12 +86,15 @@ def servicer_of(
     decided: Decided,
     watch: Watch = let_go,
 ) -> Servicer:
-    """The gRPC service over these parts."""
+    """The gRPC service over these parts, for grpc.aio."""
+    return Servicer(_exchanges(rulebook, counter), ledger, new_reservation, decided, watch)
 
+
+def _exchanges(rulebook: Rulebook, counter: TextCounter) -> Callable[[str], Exchange]:
     def new_exchange(reservation: str) -> Exchange:
         return Exchange(rulebook.rules, counter, reservation=reservation)
 
-    return Servicer(new_exchange, ledger, new_reservation, decided, watch)
+    return new_exchange
 
 
 def new_reservation() -> str:
@@ -135,6 +145,9 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
                 parking,
                 watching,
                 servicer_of(rulebook, counter, ledger, metrics.decided, watch),
+                Decisions(
+                    _exchanges(rulebook, counter), ledger, new_reservation, metrics.decided, watch
+                ),
                 Intake(parking, metrics),
             )
             await parking.leave()
@@ -145,6 +158,7 @@ async def serve(
     *,
     on_ready: Callable[[str], None],
     source: Source | None = None,
+    transport: Transport = "grpcio",
     drain_seconds: float = DRAIN_SECONDS,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. `on_ready` is told each address in use.
@@ -172,15 +186,7 @@ async def serve(
         )
         on_ready(f"admin on {admin.address}:{port}")
         address = settings.listen.address
-        port = await stack.enter_async_context(
-            serving(
-                service.servicer,
-                service.intake,
-                address=f"{address}:{settings.listen.port}",
-                request_body_bytes=settings.limits.request_body_bytes,
-                drain_seconds=drain_seconds,
-            )
-        )
+        port = await stack.enter_async_context(_listening(service, transport, drain_seconds))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         routines = (_learn(service), _settle_due(service), _watch_loop(service))
         working = [tasks.create_task(routine) for routine in routines]
@@ -198,6 +204,29 @@ async def serve(
         _log.info("draining for up to %g s", drain_seconds)
         for task in working:
             task.cancel()
+
+
+def _listening(
+    service: Service, transport: Transport, drain_seconds: float
+) -> AbstractAsyncContextManager[int]:
+    settings = service.rulebook.loaded.settings
+    address = f"{settings.listen.address}:{settings.listen.port}"
+    body_bytes = settings.limits.request_body_bytes
+    if transport == "h2":
+        return h2.serving(
+            service.decisions,
+            service.intake,
+            address=address,
+            request_body_bytes=body_bytes,
+            drain_seconds=drain_seconds,
+        )
+    return serving(
+        service.servicer,
+        service.intake,
+        address=address,
+        request_body_bytes=body_bytes,
+        drain_seconds=drain_seconds,
+    )
 
 
 class _Readiness:

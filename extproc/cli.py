@@ -6,9 +6,11 @@
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import uvloop
 
@@ -44,6 +46,12 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve Envoy's ext_proc filter over gRPC")
     _add_settings(serve)
     serve.add_argument("--port", type=int, help="instead of the settings' port; 0 takes a free one")
+    serve.add_argument(
+        "--transport",
+        choices=("grpcio", "h2"),
+        default=os.environ.get(TRANSPORT_VARIABLE, "grpcio"),
+        help="what speaks gRPC: the grpcio package, or HTTP/2 of our own, which costs a quarter",
+    )
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser("check", help="say what is wrong with a settings file")
@@ -98,6 +106,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, required=True, metavar="FILE")
 
 
+TRANSPORT_VARIABLE: Final = "LLM_EXTPROC_TRANSPORT"
+"""Where `--transport` is not said; the tests run on both by it."""
+
 _OLD_MESSAGES = """\
 the package xds-protos has put an old copy of OTLP's messages over that of opentelemetry-proto; run
   python -m pip install --no-deps --force-reinstall opentelemetry-proto"""
@@ -126,7 +137,8 @@ def _serve(options: argparse.Namespace) -> int:
     if options.port is not None:
         loaded = with_port(loaded, options.port)
     try:
-        uvloop.run(serve(loaded, on_ready=_say_ready, source=source))
+        transport = options.transport
+        uvloop.run(serve(loaded, on_ready=_say_ready, source=source, transport=transport))
     except SelfTestError as error:
         print(error, file=sys.stderr)
         return EXIT_SELF_TEST
