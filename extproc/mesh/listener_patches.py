@@ -21,13 +21,7 @@ MANAGER: Final = "envoy.filters.network.http_connection_manager"
 def patch_listeners(listeners: list[Listener], patches: Patches) -> list[Listener]:
     """Apply what is for listeners and all within; those that are added come after the others."""
     kept = [listener for listener in listeners if _patch_listener(listener, patches)]
-    for patch in patches.to("LISTENER"):
-        if patch.adds:
-            added = Listener()
-            added.CopyFrom(patch.value)
-            kept.append(added)
-            patches.used(patch)
-    return kept
+    return kept + patches.added("LISTENER")
 
 
 def _patch_listener(listener: Listener, patches: Patches) -> bool:

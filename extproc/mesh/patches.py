@@ -1,5 +1,6 @@
 """EnvoyFilters applied, in istiod's order: listeners, route configurations and clusters."""
 
+import copy
 import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -31,6 +32,13 @@ class Patches:
     def to(self, *kinds: str) -> Sequence[Patch]:
         """Those that are applied to one of these."""
         return [each for each in self._patches if each.apply_to in kinds]
+
+    def added(self, kind: str) -> list[Any]:
+        """What is added of this kind, wherever it is told to be inserted."""
+        found = [patch for patch in self.to(kind) if patch.adds]
+        for patch in found:
+            self.used(patch)
+        return [copy.deepcopy(patch.value) for patch in found]
 
     def used(self, patch: Patch) -> None:
         """Note that a patch was applied."""
@@ -170,13 +178,7 @@ def _is_route(route: Route, patch: Patch) -> bool:
 def patch_clusters(clusters: list[Cluster], patches: Patches) -> list[Cluster]:
     """Apply what is for clusters; those that are added come after the others."""
     kept = [cluster for cluster in clusters if _patch_cluster(cluster, patches)]
-    for patch in patches.to("CLUSTER"):
-        if patch.adds:
-            added = Cluster()
-            added.CopyFrom(patch.value)
-            kept.append(added)
-            patches.used(patch)
-    return kept
+    return kept + patches.added("CLUSTER")
 
 
 def _patch_cluster(cluster: Cluster, patches: Patches) -> bool:
