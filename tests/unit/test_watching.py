@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import watchfiles
 
 from extproc.config import watching
 from extproc.config.digests import UNREADABLE, digests_of
@@ -92,24 +93,72 @@ def test_a_link_on_the_way_that_leads_elsewhere_is_noticed(tmp_path: Path) -> No
     assert noticed(lambda: [tmp_path / "link"], *steps) == len(steps)
 
 
-def test_a_directory_that_was_made_anew_is_watched_anew(file: Path) -> None:
+def asked_anew(
+    monkeypatch: pytest.MonkeyPatch, files: list[Path], *steps: Callable[[], object]
+) -> None:
+    """See that the system tells of the last step, whose place it was not asked about at first.
+
+    Times tell nothing here: what is noticed was told.
+    """
+    real = watchfiles.awatch
+    directories: list[tuple[Path, ...]] = []
+    monkeypatch.setattr(watching, "_marks", lambda _: {})
+
+    async def watch() -> None:
+        anew = asyncio.Event()
+
+        def awatch(*asked: Path, **more: Any) -> AsyncGenerator[Any, None]:
+            directories.append(asked)
+            if len(directories) > 1:
+                anew.set()
+            return real(*asked, **more)
+
+        monkeypatch.setattr(watching, "awatch", awatch)
+        noticed = asyncio.Queue[None]()
+
+        async def follow() -> None:
+            async with aclosing(changes(lambda: files)) as moments:
+                async for _ in moments:
+                    noticed.put_nowait(None)
+
+        following = asyncio.ensure_future(follow())
+        await asyncio.sleep(0)  # from here on it watches
+        async with asyncio.timeout(SECONDS_MAX):
+            for step in steps[:-1]:
+                step()
+            await anew.wait()
+            while not noticed.empty():
+                noticed.get_nowait()
+            steps[-1]()
+            await noticed.get()
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+    asyncio.run(watch())
+
+
+def test_a_directory_that_was_made_anew_is_watched_anew(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def remake() -> None:
         file.parent.rename(file.parent.with_name("old"))
         file.parent.mkdir()
         file.write_text("new")
 
-    assert noticed(lambda: [file], remake, lambda: replace(file, "newer")) == 2
+    asked_anew(monkeypatch, [file], remake, lambda: replace(file, "newer"))
 
 
-def test_files_that_are_named_later_are_watched_too(file: Path, tmp_path: Path) -> None:
-    files = [file]
+def test_files_that_are_named_later_are_watched_too(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "other"
+    files = [file]
 
     def name_another() -> None:
         files.append(other)
         file.write_text("names another")
 
-    assert noticed(lambda: files, name_another, lambda: other.write_text("x")) == 2
+    asked_anew(monkeypatch, files, name_another, lambda: other.write_text("x"))
 
 
 def test_a_system_that_cannot_tell_is_said_once(
