@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "extproc").rglob("*.py"))
+GENERATED = "_pb2"
+SOURCES = sorted(path for path in (ROOT / "extproc").rglob("*.py") if GENERATED not in path.name)
 LINES_PER_MODULE_MAX = 320
 LINES_PER_FUNCTION_MAX = 60
 

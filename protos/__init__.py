@@ -1,0 +1,1 @@
+"""Our own gRPC interfaces, and how their Python code is made."""
