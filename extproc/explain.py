@@ -6,16 +6,16 @@ nothing is used yet.
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from extproc import app
 from extproc.config.loader import Loaded
 from extproc.exchange import actions
 from extproc.exchange.events import RequestBody, RequestHeaders
 from extproc.exchange.machine import Exchange
+from extproc.exchange.trail import outcome_of, trail_of
 from extproc.ledgers import empty_ledger
 from extproc.policy.budgets import Balance, Reserve
-from extproc.policy.decide import Decision
 from extproc.server.rulebook import rules_of
 
 
@@ -35,8 +35,8 @@ def explain(loaded: Loaded, question: Question) -> dict[str, Any]:
     action = asyncio.run(_run(exchange, loaded, question))
     told: dict[str, Any] = {}
     if exchange.decision is not None:
-        told = _trail(exchange.decision)
-    return told | {"outcome": _outcome(action)}
+        told = trail_of(exchange.decision)
+    return told | {"outcome": outcome_of(action)}
 
 
 async def _run(exchange: Exchange, loaded: Loaded, question: Question) -> actions.Verdict:
@@ -52,82 +52,17 @@ async def _run(exchange: Exchange, loaded: Loaded, question: Question) -> action
     return action
 
 
-def _trail(decision: Decision) -> dict[str, Any]:
-    request, count = decision.request, decision.prompt_count
-    balances = decision.outcome.balances
-    return {
-        "tenant": {
-            "name": decision.admitted.tenant,
-            "told_by": decision.admitted.source,
-            "plan": decision.plan,
-        },
-        "request": {
-            "dialect": request.dialect.value,
-            "model": request.model,
-            "stream": request.is_streamed,
-            "messages": len(request.messages),
-            "tools": len(request.tools),
-            "images": request.images,
-            "output_tokens_max": request.output_tokens_max,
-            "choices": request.choices,
-            "temperature": request.temperature,
-            "has_hidden_context": request.has_hidden_context,
-        },
-        "prompt_tokens": {
-            "counted_for": decision.counted_for,
-            "total": count.tokens,
-            "at_least": count.tokens_min,
-            "at_most": count.tokens_max,
-            "parts": {name: tokens for name, tokens in count.parts.items() if tokens},
-        },
-        "complexity": {
-            "score": round(decision.score.value, 4),
-            "reasons": [
-                {**reason._asdict(), "points": round(reason.points, 4)}
-                for reason in decision.score.reasons
-            ],
-        },
-        "rules": [
-            {"tier": verdict.tier, "applies": verdict.applies, "because": verdict.failed}
-            for verdict in decision.verdicts
-        ],
-        "tiers": [
-            {
-                "tier": tried.tier,
-                "model": tried.model,
-                "prompt_tokens": tried.prompt_tokens,
-                "takes": {claim.budget: claim.amount for claim in tried.claims},
-                "taken": not tried.failure,
-                "because": tried.failure,
-            }
-            for tried in decision.tried
-        ],
-        "budgets": [balance._asdict() for balance in balances],
-    }
+NOTHING_USED: Final = "as if nothing were used yet"
 
 
-def _outcome(action: actions.Verdict) -> dict[str, Any]:
-    match action:
-        case actions.PassThrough():
-            return {"kind": "pass_through", "because": "not an LLM call: untouched, unbuffered"}
-        case actions.Reject():
-            return {
-                "kind": "rejected",
-                "status": action.status,
-                "details": action.details,
-                "headers": {name: value.decode() for name, value in action.headers},
-                "body": action.body.decode(),
-            }
-        case actions.Route():
-            headers = {name: value.decode() for name, value in action.set_headers}
-            return {"kind": "routed", "headers": headers, "metadata": dict(action.metadata)}
+def text_of(told: Mapping[str, Any], *, budgets: str = NOTHING_USED) -> str:
+    """The same for people: one subject a paragraph, in the order of the decision.
 
-
-def text_of(told: Mapping[str, Any]) -> str:
-    """The same for people: one subject a paragraph, in the order of the decision."""
+    `budgets` says of what moment their balances are.
+    """
     lines: list[str] = []
     if "tenant" in told:
-        lines += _decided_text(told)
+        lines += _decided_text(told, budgets)
     outcome = told["outcome"]
     lines.append(f"outcome     {_outcome_text(outcome)}")
     lines += [
@@ -138,7 +73,7 @@ def text_of(told: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _decided_text(told: Mapping[str, Any]) -> list[str]:
+def _decided_text(told: Mapping[str, Any], budgets: str) -> list[str]:
     tenant, request, tokens = told["tenant"], told["request"], told["prompt_tokens"]
     exact = (
         "exact"
@@ -165,7 +100,7 @@ def _decided_text(told: Mapping[str, Any]) -> list[str]:
     ]
     lines.append("tiers")
     lines += [f"              {_tier_text(tier)}" for tier in told["tiers"]]
-    lines.append("budgets     as if nothing were used yet")
+    lines.append(f"budgets     {budgets}")
     lines += [f"              {_budget_text(Balance(**balance))}" for balance in told["budgets"]]
     return lines
 

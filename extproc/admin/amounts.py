@@ -11,8 +11,8 @@ from extproc.policy.budgets import (
     MICRO_USD_PER_USD,
     RATE_WINDOW_SECONDS_MAX,
     Budget,
-    Claim,
     Unit,
+    claims_on,
 )
 from extproc.policy.windows import Span, Window
 from extproc.telemetry.recent import Burn
@@ -86,11 +86,6 @@ async def tenant_shown(
         budgets=shown,
         budgets_left_out=len(settings.budgets) - len(budgets),
     )
-
-
-def claims_on(budgets: Sequence[Budget]) -> list[Claim]:
-    """What names the budgets to a ledger, and takes nothing of them."""
-    return [Claim(one.id, one.unit, one.limit_units, one.window, 0, 0) for one in budgets]
 
 
 def state_of(budget: Budget, used: int) -> State:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final, NamedTuple, TypeVar
 
-from extproc.admin.amounts import State, claims_on, state_of, state_of_tenant
+from extproc.admin.amounts import State, state_of, state_of_tenant
 from extproc.admin.views import Books
 from extproc.ledger.port import OpenLedger
+from extproc.policy.budgets import claims_on
 from extproc.policy.tenants import Tenant
 
 SLICE: Final = 2000

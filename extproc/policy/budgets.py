@@ -4,6 +4,7 @@ Amounts are integers: tokens, micro-dollars, requests. The ledger keeps the sums
 asked of it and what it answers is said here.
 """
 
+from collections.abc import Sequence
 from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Final, Literal, NamedTuple
@@ -31,6 +32,7 @@ __all__ = [
     "Unit",
     "Window",
     "claims_of",
+    "claims_on",
     "is_rate",
 ]
 
@@ -228,6 +230,11 @@ def _amount(unit: Unit, model: Model, demand: Demand, allowance: int) -> int:
             )
         case "requests" | "concurrent_requests":
             return 1
+
+
+def claims_on(budgets: Sequence[Budget]) -> list[Claim]:
+    """What names the budgets to a ledger, and takes nothing of them."""
+    return [Claim(one.id, one.unit, one.limit_units, one.window, 0, 0) for one in budgets]
 
 
 def is_rate(balance: Balance) -> bool:

@@ -8,6 +8,8 @@ from extproc.exchange import names
 from extproc.exchange.machine import Rules
 from extproc.policy.decide import Policy
 from extproc.policy.experience import Experience, corrected, scale_correction
+from extproc.policy.grants import Grant, raised
+from extproc.policy.tenants import Tenant
 
 
 class Attempt(NamedTuple):
@@ -30,6 +32,10 @@ class Rulebook:
         self.needs_restart: tuple[str, ...] = ()
         """Settings, as `$.path`, that have changed in the file and can't while we live."""
         self._known: Mapping[str, Experience] = known or {}
+        self.grants: tuple[Grant, ...] = ()
+        """Those that are added to limits now."""
+        self._unraised: Mapping[str, Tenant] = loaded.settings.tenants
+        self._tenants: Mapping[str, Tenant] = self._unraised
         self.rules = rules_of(loaded, self._known)
 
     def take(self, loaded: Loaded, at: float, needs_restart: tuple[str, ...] = ()) -> None:
@@ -45,7 +51,21 @@ class Rulebook:
     def learn(self, known: Mapping[str, Experience]) -> None:
         """Decide from now on with what finished requests have taught."""
         self._known = dict(known)
-        self.rules = rules_of(self.loaded, self._known)
+        self._renew()
+
+    def grant(self, grants: tuple[Grant, ...]) -> None:
+        """Decide from now on with these grants and no others."""
+        if grants != self.grants:
+            self.grants = grants
+            self._tenants = raised(self._unraised, grants)
+            self._renew()
+
+    def _renew(self) -> None:
+        if self.loaded.settings.tenants is not self._unraised:
+            self._unraised = self.loaded.settings.tenants
+            self._tenants = raised(self._unraised, self.grants)
+        rules = rules_of(self.loaded, self._known)
+        self.rules = rules._replace(policy=rules.policy._replace(tenants=self._tenants))
 
     def correction(self, model: str) -> float:
         """What estimates of this model's prompts are multiplied by at the moment."""

@@ -9,7 +9,7 @@ import datetime as dt
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -31,6 +31,9 @@ WAITING_MAX: Final = 10_000
 
 STDOUT: Final = "stdout"
 OFF: Final = "off"
+
+CHANGED: Final = b'{"budget_change":1,'
+"""What a line about a changed budget begins with; its fields follow."""
 
 _STDOUT_DESCRIPTOR: Final = 1
 
@@ -62,10 +65,17 @@ class Audit:
         """Write the call's line, or keep it for later. Whatever fails, this does not."""
         if summary.kind == "other":
             return
+        self._keep(line_of(summary))
+
+    def changed(self, fields: Mapping[str, Any]) -> None:
+        """Write that somebody has changed a budget, or keep it for later."""
+        self._keep(CHANGED + _json(dict(fields))[1:] + b"\n")
+
+    def _keep(self, line: bytes) -> None:
         if len(self._waiting) >= WAITING_MAX:
             self._lost += 1
         else:
-            self._waiting.append(line_of(summary))
+            self._waiting.append(line)
         self.flush()
 
     def flush(self) -> None:
