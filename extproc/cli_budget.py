@@ -1,7 +1,7 @@
 """The commands about what was used: `budget replay` and `budget reconcile`.
 
-They read audit lines. Exit codes: 0 done; 1 some lines could not be used, or there are differences;
-2 wrong input.
+They read audit lines; the commands of `cli_budget_api` ask a service that runs. Exit codes:
+0 done; 1 some lines could not be used, or there are differences; 2 wrong input.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from extproc.bookkeeping.reconcile import compare, read_books
 from extproc.bookkeeping.replay import Report, replay
 from extproc.bookkeeping.seen import nothing_seen
 from extproc.bookkeeping.texts import comparison_text, replay_text
+from extproc.cli_budget_api import add_commands as add_api_commands
 from extproc.ledger.port import LedgerError
 
 EXIT_NOT_ALL: Final = 1
@@ -31,7 +32,9 @@ _clock = time.time  # noqa: TID251  # a command of its own has the one clock too
 
 def add_commands(commands: Any) -> None:  # noqa: ANN401  # argparse's type for it is private
     """Add `budget` and its commands to a parser's."""
-    budget = commands.add_parser("budget", help="rebuild budgets, or check them against an invoice")
+    budget = commands.add_parser(
+        "budget", help="look after budgets, rebuild them, or check an invoice"
+    )
     inner = budget.add_subparsers(required=True, metavar="COMMAND")
 
     replaying = inner.add_parser(
@@ -74,6 +77,8 @@ def add_commands(commands: Any) -> None:  # noqa: ANN401  # argparse's type for 
     )
     reconciling.add_argument("--json", action="store_true", help="for programs")
     reconciling.set_defaults(run=_reconcile)
+
+    add_api_commands(inner)
 
 
 def _pair(text: str) -> tuple[str, str]:
