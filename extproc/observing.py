@@ -73,8 +73,8 @@ def observing(
 
 
 def _budgets(rulebook: Rulebook, ledger: OpenLedger) -> Iterator[BudgetState]:
-    """Budgets in use that the settings still have."""
-    tenants = rulebook.loaded.settings.tenants
+    """Budgets in use that the rules still have, with the limits that hold now."""
+    tenants = rulebook.rules.policy.tenants
     for found in ledger.sums():
         budgets = tenants[found.tenant].budgets if found.tenant in tenants else ()
         for budget in budgets:

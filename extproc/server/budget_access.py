@@ -37,8 +37,8 @@ class Access(NamedTuple):
     identities: frozenset[str] = frozenset()
     """URI or DNS names of client certificates, in full."""
     token_file: Path | None = None
-    """Read at every call, so that the token may be changed. Whatever is shorter than
-    `TOKEN_CHARS_MIN` is no token."""
+    """Read at every call, so that the token may be changed. What is shorter than
+    `TOKEN_CHARS_MIN` or longer than `TOKEN_BYTES_MAX` is no token."""
 
     def who(self, caller: Caller) -> str:
         """By what right the caller may; empty if it may not."""
@@ -58,10 +58,10 @@ class Access(NamedTuple):
             return b""
         try:
             with self.token_file.open("rb") as file:
-                token = file.read(TOKEN_BYTES_MAX).strip()
+                token = file.read(TOKEN_BYTES_MAX + 1).strip()
         except OSError:
             return b""
-        return token if len(token) >= TOKEN_CHARS_MIN else b""
+        return token if TOKEN_CHARS_MIN <= len(token) <= TOKEN_BYTES_MAX else b""
 
 
 def caller_of(context: Any) -> Caller:  # noqa: ANN401  # grpc has no types
@@ -80,7 +80,7 @@ def _token(metadata: Sequence[tuple[str, str | bytes]]) -> bytes:
     values = [value for name, value in metadata if name == "authorization"]
     if len(values) != 1 or not isinstance(values[0], str) or not values[0].startswith(_BEARER):
         return b""
-    return values[0].removeprefix(_BEARER).strip().encode()[:TOKEN_BYTES_MAX]
+    return values[0].removeprefix(_BEARER).strip().encode(errors="replace")
 
 
 def _is_loopback(caller: Caller) -> bool:

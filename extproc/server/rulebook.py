@@ -40,7 +40,7 @@ class Rulebook:
 
     def take(self, loaded: Loaded, at: float, needs_restart: tuple[str, ...] = ()) -> None:
         """Decide by other settings from now on."""
-        rules = rules_of(loaded, self._known)
+        rules = self._rules_of(loaded)
         self.loaded, self.rules = loaded, rules
         self.since, self.last_attempt, self.needs_restart = at, Attempt(at), needs_restart
 
@@ -61,11 +61,14 @@ class Rulebook:
             self._renew()
 
     def _renew(self) -> None:
-        if self.loaded.settings.tenants is not self._unraised:
-            self._unraised = self.loaded.settings.tenants
+        self.rules = self._rules_of(self.loaded)
+
+    def _rules_of(self, loaded: Loaded) -> Rules:
+        rules = rules_of(loaded, self._known)
+        if loaded.settings.tenants is not self._unraised:
+            self._unraised = loaded.settings.tenants
             self._tenants = raised(self._unraised, self.grants)
-        rules = rules_of(self.loaded, self._known)
-        self.rules = rules._replace(policy=rules.policy._replace(tenants=self._tenants))
+        return rules._replace(policy=rules.policy._replace(tenants=self._tenants))
 
     def correction(self, model: str) -> float:
         """What estimates of this model's prompts are multiplied by at the moment."""

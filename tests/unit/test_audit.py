@@ -523,3 +523,22 @@ def test_a_call_that_reached_nobody_is_written_down_too() -> None:
     fields = told(Summary(ended(place=NOWHERE, reserved=HELD), "call", BILL, "settled"))
 
     assert (fields["host"], fields["attempts"]) == ("", 0)
+
+
+def test_a_changed_budget_has_a_line_of_its_own_and_waits_as_others_do() -> None:
+    lines: list[bytes] = []
+    is_full = True
+
+    def write(line: bytes) -> None:
+        if is_full:
+            raise OSError
+        lines.append(line)
+
+    audit = Audit(write)
+    audit.changed({"change": "granted", "reason": "\u2028 exam"})
+    assert (audit.waiting, lines) == (1, [])
+    is_full = False
+    audit.flush()
+
+    assert lines == [b'{"budget_change":1,"change":"granted","reason":"\\u2028 exam"}\n']
+    assert parse(lines[0]) is None

@@ -122,7 +122,8 @@ def test_a_last_line_without_its_end_is_read_if_it_is_whole(path: Path) -> None:
 
 
 def test_what_else_the_service_prints_is_passed_over(path: Path) -> None:
-    path.write_bytes(b"listening on 0.0.0.0:50051\n\n  \n" + LINE)
+    changed = b'{"budget_change":1,"change":"granted"}\n'
+    path.write_bytes(b"listening on 0.0.0.0:50051\n\n  \n" + changed + LINE)
 
     assert read(path) == [parse(LINE)]
 
