@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -10,9 +11,12 @@ import grpc.aio
 import pytest
 
 from extproc.budgets_api import budgets_pb2 as pb
+from extproc.ledger.sqlite import SqliteLedger
+from extproc.policy.grants import Grant
 from extproc.server import budget_service
 from extproc.server.budget_access import Access
-from extproc.server.grants import GRANTS_MAX, PREFIX
+from extproc.server.grants import GRANTS_MAX, PREFIX, Grants
+from extproc.server.rulebook import Rulebook
 from tests.scenarios.table import chat
 from tests.shell.budget_harness import DAY, HOUR, NOON, World, asking, grant_of
 
@@ -203,6 +207,10 @@ def test_a_grant_can_be_taken_back() -> None:
             tenant="tiny", budget="day", withdraw=given.grant.id, reason="a mistake"
         )
 
+        elsewhere = pb.AdjustRequest(
+            tenant="rich", budget="month", withdraw=given.grant.id, reason="a mistake"
+        )
+        assert (await refused(stub.Adjust(elsewhere)))[0] is grpc.StatusCode.NOT_FOUND
         answer = await stub.Adjust(back)
 
         assert (answer.budget.limit, answer.grant.id) == (50, given.grant.id)
@@ -302,6 +310,33 @@ def test_another_replica_learns_of_a_grant_and_an_odd_note_is_none() -> None:
         assert await world.has_room("tiny", "day", 55)
 
     run(test)
+
+
+def test_a_grant_outlives_the_service(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.db"
+    world = World()
+
+    async def run() -> tuple[int, int]:
+        async with SqliteLedger.open(str(file), world.clock, 60) as ledger:
+            grants = Grants(world.rulebook, ledger, world.clock)
+            grant = Grant(
+                id="exam",
+                tenant="tiny",
+                budget="day",
+                amount=5,
+                until=NOON + 9,
+                reason="r",
+                by="token",
+                at=NOON,
+            )
+            assert await grants.add(grant) is None
+        later = Rulebook(world.rulebook.loaded)
+        async with SqliteLedger.open(str(file), world.clock, 60) as ledger:
+            before = later.rules.policy.tenants["tiny"].budgets[0].limit_units
+            Grants(later, ledger, world.clock).refresh()
+            return before, later.rules.policy.tenants["tiny"].budgets[0].limit_units
+
+    assert asyncio.run(run()) == (50, 55)
 
 
 def test_an_explanation_is_of_the_budgets_as_they_stand_and_holds_nothing() -> None:
