@@ -11,6 +11,7 @@ from extproc.config.settings import Settings
 LASTING: Final[tuple[Steps, ...]] = (
     ("listen",),
     ("admin",),
+    ("budget_api",),
     ("ledger",),
     ("meter",),  # Envoy's filters belong to it
     ("telemetry",),

@@ -6,6 +6,7 @@ MEANINGS: Final = {
     "Settings.version": "Of this format.",
     "Settings.listen": "Where Envoy's ext_proc filter finds us.",
     "Settings.admin": "Where metrics and the state are shown.",
+    "Settings.budget_api": "Where budgets are looked after over gRPC; left out: nowhere.",
     "Settings.identity": "Who asks: the first source that yields a name wins.",
     "Settings.unknown_tenant": "`reject`, or the tenant that stands for all we don't know.",
     "Settings.unknown_model": (
@@ -101,6 +102,16 @@ MEANINGS: Final = {
     "Feature.full_at": "From where on it adds all of its weight.",
     "Admin.address": 'An address or a host name; IPv6 in brackets, as in "[::]".',
     "Admin.port": "A TCP port; 0 takes a free one and says which.",
+    "BudgetApi.address": 'An address or a host name; IPv6 in brackets, as in "[::]".',
+    "BudgetApi.port": "A TCP port; 0 takes a free one and says which.",
+    "BudgetApi.loopback": "Whether callers from 127.0.0.1 and ::1 may, without anything else.",
+    "BudgetApi.token_file": (
+        "Holds a token of 16 characters or more that gives the right; it is read at every call."
+    ),
+    "BudgetApi.identities": "URI or DNS names of client certificates that give the right, whole.",
+    "BudgetApi.certificate_file": "PEM: our certificate; left out: no TLS.",
+    "BudgetApi.key_file": "PEM: its key.",
+    "BudgetApi.client_ca_file": "PEM: who vouches for clients; then those without are not heard.",
     "Telemetry.audit": "Where audit lines go: `stdout`, `off`, or a file.",
     "Telemetry.spans": "An OTLP/gRPC collector, as in `http://collector:4317`; left out: none.",
     "LedgerSettings.kind": (

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from extproc.config.problems import UNKNOWN_KEY, Finding, Steps, listed, quoted
-from extproc.config.settings import Settings
+from extproc.config.settings import BudgetApi, Settings
 from extproc.exchange.names import REQUEST_HEADERS, TENANT
 from extproc.policy.identity import IdentitySource
 from extproc.policy.tiers import Condition, Rule
@@ -21,6 +21,7 @@ def check_rules(settings: Settings) -> Iterator[Finding]:
     """Find rules that never apply or always fail, and sources of identity that yield nothing."""
     yield from _listen(settings)
     yield from _telemetry(settings)
+    yield from _budget_api(settings.budget_api)
     if not settings.identity:
         message = f"empty: nobody could be told; name one of {listed(_SOURCES)}"
         yield Finding(("identity",), message)
@@ -31,10 +32,30 @@ def check_rules(settings: Settings) -> Iterator[Finding]:
 
 
 def _listen(settings: Settings) -> Iterator[Finding]:
-    for name, listen in (("listen", settings.listen), ("admin", settings.admin)):
+    for name, listen in (
+        ("listen", settings.listen),
+        ("admin", settings.admin),
+        ("budget_api", settings.budget_api),
+    ):
         if listen is not None and not _ADDRESS.fullmatch(listen.address):
             message = 'expected an address or a host name without a port; IPv6 as in "[::]"'
             yield Finding((name, "address"), message)
+
+
+def _budget_api(wanted: BudgetApi | None) -> Iterator[Finding]:
+    if wanted is None:
+        return
+    if not (wanted.loopback or wanted.token_file or wanted.identities):
+        message = "nobody may use it: allow loopback, or give a token_file or identities"
+        yield Finding(("budget_api",), message)
+    if bool(wanted.certificate_file) != bool(wanted.key_file):
+        message = "certificate_file and key_file go together"
+        yield Finding(("budget_api", "certificate_file"), message)
+    if wanted.client_ca_file and not wanted.certificate_file:
+        yield Finding(("budget_api", "client_ca_file"), "needs certificate_file and key_file")
+    if wanted.identities and not wanted.client_ca_file:
+        message = "need client_ca_file: without it, no client shows a certificate"
+        yield Finding(("budget_api", "identities"), message)
 
 
 def _telemetry(settings: Settings) -> Iterator[Finding]:

@@ -58,6 +58,19 @@ class Limits(Section, frozen=True, kw_only=True):
     tenants: Annotated[int, msgspec.Meta(ge=1, le=10_000_000)] = 100_000
 
 
+class BudgetApi(Section, frozen=True, kw_only=True):
+    """Where budgets are looked after over gRPC, and by whom. Port 0 takes a free one."""
+
+    address: str = "127.0.0.1"
+    port: Port = 50052
+    loopback: bool = True
+    token_file: str | None = None
+    identities: tuple[str, ...] = ()
+    certificate_file: str | None = None
+    key_file: str | None = None
+    client_ca_file: str | None = None
+
+
 class Settings(Section, frozen=True, kw_only=True):
     """The file, whole."""
 
@@ -77,3 +90,4 @@ class Settings(Section, frozen=True, kw_only=True):
     meter: Literal["lua", "observe"] = "lua"
     telemetry: Telemetry = Telemetry()
     limits: Limits = Limits()
+    budget_api: BudgetApi | None = None

@@ -139,7 +139,7 @@ LIMIT_EXPECTED = "$.tenants.acme.budgets[0].limit: expected a number from 0 to 1
                 '$.pots: unknown key; there is "version", "listen", "admin", "identity",'
                 ' "unknown_tenant", "unknown_model", "models", "tiers", "plans", "tenants",'
                 ' "complexity", "ledger", "rewrite_model", "meter", "telemetry",'
-                ' "limits"'
+                ' "limits", "budget_api"'
             ),
         ),
         (
