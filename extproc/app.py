@@ -21,10 +21,13 @@ from extproc.exchange.machine import Exchange
 from extproc.ledger.port import OpenLedger
 from extproc.ledgers import empty_ledger, ledger_of, when_unavailable
 from extproc.llm.prompt import TextCounter
+from extproc.looking_after import looking_after
 from extproc.observing import Observing, observing
 from extproc.policy.tenants import WhenUnavailable
 from extproc.selftest import self_test
+from extproc.server.budget_service import BudgetService
 from extproc.server.desk import LEARNT, Desk, experiences
+from extproc.server.grants import Grants
 from extproc.server.h2 import lifecycle as h2
 from extproc.server.h2.decision import Decisions
 from extproc.server.intake import Intake
@@ -41,7 +44,7 @@ Transport = Literal["grpcio", "h2"]
 """What speaks gRPC: the `grpcio` package, or `extproc.server.h2`."""
 
 LEARN_SECONDS: Final = 5.0
-"""How often what was learnt comes into force."""
+"""How often what was learnt, and what other replicas granted, comes into force."""
 
 TICK_SECONDS: Final = 0.5
 """How often the event loop's lag is measured."""
@@ -63,6 +66,8 @@ class Service(NamedTuple):
     decisions: Decisions
     """The same, for the transport of our own."""
     intake: Intake
+    grants: Grants
+    budgets: BudgetService
 
 
 def with_port(loaded: Loaded, port: int) -> Loaded:
@@ -137,6 +142,8 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
             meeting = Meeting(clock, metrics.observed)
             watch = Watcher(meeting.see, metrics.observed).watch
             parking = Parking(desk, ledger, meeting, metrics)
+            grants = Grants(rulebook, ledger, clock)
+            grants.refresh()
             yield Service(
                 rulebook,
                 counter,
@@ -149,6 +156,10 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
                     _exchanges(rulebook, counter), ledger, new_reservation, metrics.decided, watch
                 ),
                 Intake(parking, metrics),
+                grants,
+                BudgetService(
+                    rulebook, ledger, counter, grants, clock=clock, tell=watching.audit.changed
+                ),
             )
             await parking.leave()
 
@@ -186,6 +197,9 @@ async def serve(
         )
         on_ready(f"admin on {admin.address}:{port}")
         address = settings.listen.address
+        await stack.enter_async_context(
+            looking_after(settings.budget_api, service.budgets, on_ready)
+        )
         port = await stack.enter_async_context(_listening(service, transport, drain_seconds))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         routines = (_learn(service), _settle_due(service), _watch_loop(service))
@@ -280,6 +294,7 @@ async def _learn(service: Service) -> None:
     while True:
         await asyncio.sleep(LEARN_SECONDS)
         service.rulebook.learn(service.desk.known)
+        service.grants.refresh()
         service.observing.audit.flush()
 
 
