@@ -8,7 +8,7 @@ ENVOYS_READY := $(ENVOYS:%=.envoy/%/.ready)
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix conformance browser chaos bench schema lock clean
+.PHONY: help demo test check fix conformance browser chaos bench schema protos lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -43,6 +43,9 @@ browser: $(READY) ## The budgets page in a real Chromium, which must be installe
 
 schema: $(READY) ## Write the settings' JSON Schema anew
 	$(BIN)/llm-extproc schema > docs/settings.schema.json
+
+protos: $(READY) ## Write the code of our own gRPC interface anew
+	$(BIN)/python -m protos.generate
 
 lock: $(READY) ## Pin the newest versions that requirements/*.in allow
 	for f in runtime dev $(ENVOYS:%=envoy-%); do $(BIN)/uv pip compile -q --upgrade --universal \

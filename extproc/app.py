@@ -143,7 +143,6 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
             watch = Watcher(meeting.see, metrics.observed).watch
             parking = Parking(desk, ledger, meeting, metrics)
             grants = Grants(rulebook, ledger, clock)
-            grants.refresh()
             yield Service(
                 rulebook,
                 counter,
@@ -190,6 +189,8 @@ async def serve(
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(loaded))
         await _test(service)
+        # Not before: the test goes by the limits of the settings.
+        service.grants.refresh()
         readiness = _Readiness(service)
         admin = settings.admin
         port = await stack.enter_async_context(

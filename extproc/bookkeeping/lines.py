@@ -20,7 +20,7 @@ LINE_BYTES_MAX: Final = 1 << 20
 """What is longer is no audit line."""
 
 _GZIP: Final = b"\x1f\x8b"
-_NOT_OURS: Final = (b"listening on ", b'{"budget_change":1,')
+_NOT_OURS: Final = (b"admin on ", b"budgets on ", b"listening on ", b'{"budget_change":1,')
 """The service's other lines on standard output: nothing was used."""
 
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
