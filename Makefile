@@ -8,7 +8,7 @@ ENVOYS_READY := $(ENVOYS:%=.envoy/%/.ready)
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix conformance browser chaos bench schema protos lock clean
+.PHONY: help demo test check fix conformance browser chaos bench h2spec schema protos lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -40,6 +40,10 @@ chaos: $(READY) .envoy/1.40.0/.ready ## Kill, stop and drain everything under lo
 
 browser: $(READY) ## The budgets page in a real Chromium, which must be installed
 	$(BIN)/python -m pytest -q tests/browser
+
+h2spec: $(READY) ## The HTTP/2 transport before a suite that is not ours; needs Go
+	GOBIN=$(CURDIR)/.h2spec go install github.com/summerwind/h2spec/cmd/h2spec@v2.2.1+incompatible
+	$(BIN)/python -m pytest -q tests/h2/h2spec_suite.py
 
 schema: $(READY) ## Write the settings' JSON Schema anew
 	$(BIN)/llm-extproc schema > docs/settings.schema.json
