@@ -1,6 +1,7 @@
 """What is done to a process while it works: killed, stopped for a while, asked to end."""
 
 import asyncio
+import functools
 import random
 import signal
 from collections import Counter
@@ -52,7 +53,7 @@ async def disrupt(
     """
     for number, disruption in enumerate(order, 1):
         wanted = calls_made() + dice.randint(*CALLS_BETWEEN)
-        await until(lambda wanted=wanted: calls_made() >= wanted, "calls go on")  # type: ignore[misc]  # a default binds
+        await until(functools.partial(_are_made, calls_made, wanted), "calls go on")
         say(f"{number} of {len(order)}: {disruption} after {calls_made()} calls")
         match disruption:
             case "killed":
@@ -65,3 +66,7 @@ async def disrupt(
                 victim.signal(signal.SIGSTOP)
                 await asyncio.sleep(dice.choice(STOPPED_SECONDS))
                 victim.signal(signal.SIGCONT)
+
+
+def _are_made(calls_made: Callable[[], int], wanted: int) -> bool:
+    return calls_made() >= wanted

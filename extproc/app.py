@@ -188,11 +188,10 @@ async def serve(
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
         service = await stack.enter_async_context(assembled(loaded))
-        await _test(service)
+        await see_refusals(service)
         # Not before: the test goes by the limits of the settings.
         service.grants.refresh()
-        readiness = _Readiness(service)
-        admin = settings.admin
+        readiness, admin = _Readiness(service), settings.admin
         port = await stack.enter_async_context(
             administering(_views(service, readiness), admin.address, admin.port)
         )
@@ -257,8 +256,12 @@ class _Readiness:
         return self.phase or (self._service.ledger.health() if wanted == "deny" else "")
 
 
-async def _test(service: Service) -> None:
-    """See that the service refuses whom it must, before anybody is told that it is there."""
+async def see_refusals(service: Service) -> None:
+    """See that the service refuses whom it must, before anybody is told that it is there.
+
+    Raises:
+        SelfTestError: it does not.
+    """
     loaded, rules = service.rulebook.loaded, service.rulebook.rules
     now = clock()
     # Time stands still: a budget of a second would otherwise have room again before it is asked.
@@ -267,8 +270,8 @@ async def _test(service: Service) -> None:
 
 
 def _reloading(service: Service, source: Source) -> Reloading:
-    count = service.observing.metrics.reloaded
-    return Reloading(service.rulebook, source, service.counter, clock, count)
+    counted = service.observing.metrics.reloaded
+    return Reloading(service.rulebook, source, service.counter, clock, counted)
 
 
 def _in_force(rulebook: Rulebook) -> InForce:

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
@@ -48,9 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, help="instead of the settings' port; 0 takes a free one")
     serve.add_argument(
         "--transport",
-        choices=("grpcio", "h2"),
-        default=os.environ.get(TRANSPORT_VARIABLE, "grpcio"),
-        help="what speaks gRPC: the grpcio package, or HTTP/2 of our own, which costs a quarter",
+        choices=TRANSPORTS,
+        help="what speaks gRPC: the grpcio package, or HTTP/2 of our own, which costs less;"
+        f" default: ${TRANSPORT_VARIABLE}, else grpcio",
     )
     serve.set_defaults(run=_serve)
 
@@ -106,8 +106,9 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, required=True, metavar="FILE")
 
 
+TRANSPORTS: Final = ("grpcio", "h2")
 TRANSPORT_VARIABLE: Final = "LLM_EXTPROC_TRANSPORT"
-"""Where `--transport` is not said; the tests run on both by it."""
+"""Says which transport where `--transport` does not: so a test run can be put on either."""
 
 _OLD_MESSAGES = """\
 the package xds-protos has put an old copy of OTLP's messages over that of opentelemetry-proto; run
@@ -130,6 +131,10 @@ def _serve(options: argparse.Namespace) -> int:
     from extproc.selftest import SelfTestError  # noqa: PLC0415  # as above
     from extproc.server.reloading import Source  # noqa: PLC0415  # as above
 
+    transport: Any = options.transport or os.environ.get(TRANSPORT_VARIABLE, "grpcio")
+    if transport not in TRANSPORTS:
+        print(f"{TRANSPORT_VARIABLE}: expected one of {', '.join(TRANSPORTS)}", file=sys.stderr)
+        return EXIT_WRONG_INPUT
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     recorder = Recorder()
     loaded = load_file(options.settings, read=recorder.read)
@@ -137,7 +142,6 @@ def _serve(options: argparse.Namespace) -> int:
     if options.port is not None:
         loaded = with_port(loaded, options.port)
     try:
-        transport = options.transport
         uvloop.run(serve(loaded, on_ready=_say_ready, source=source, transport=transport))
     except SelfTestError as error:
         print(error, file=sys.stderr)

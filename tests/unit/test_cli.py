@@ -131,3 +131,12 @@ def test_serve_says_when_another_package_has_overwritten_otlps_messages(
 
     assert main(["serve", "--settings", str(SETTINGS)]) == 2
     assert "--force-reinstall opentelemetry-proto" in capsys.readouterr().err
+
+
+def test_a_transport_that_nobody_knows_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LLM_EXTPROC_TRANSPORT", "pigeon")
+
+    assert main(["serve", "--settings", str(SETTINGS)]) == 2
+    assert capsys.readouterr().err == "LLM_EXTPROC_TRANSPORT: expected one of grpcio, h2\n"

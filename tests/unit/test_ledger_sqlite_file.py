@@ -234,7 +234,7 @@ def test_garbage_is_no_ledger(path: Path, garbage: bytes) -> None:
 def test_a_damaged_page_is_found_wherever_it_is(used: Path) -> None:
     good = used.read_bytes()
     for at in range(0, len(good), 4096):
-        used.write_bytes(good[:at] + random.Random(at).randbytes(4096) + good[at + 4096 :])  # noqa: S311
+        used.write_bytes(good[:at] + random.Random(at).randbytes(4096) + good[at + 4096 :])  # noqa: S311  # junk
         assert DAMAGED in refusal(used)
 
 
@@ -245,7 +245,7 @@ def test_beyond_a_size_only_what_is_loaded_is_checked(
     good = used.read_bytes()
     refused = 0
     for at in range(0, len(good), 4096):
-        used.write_bytes(good[:at] + random.Random(at).randbytes(4096) + good[at + 4096 :])  # noqa: S311
+        used.write_bytes(good[:at] + random.Random(at).randbytes(4096) + good[at + 4096 :])  # noqa: S311  # junk
         try:
             opened(used).close()
         except LedgerError:

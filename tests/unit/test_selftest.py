@@ -1,6 +1,7 @@
 """extproc/selftest.py: it lets good services start, and none that lets over-budget requests go."""
 
 import asyncio
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,19 @@ def test_a_service_that_breaks_is_noticed() -> None:
     assert failure(settings([MINUTE]), broken) == (
         "self-test failed: a request ended with INTERNAL: internal error"
     )
+
+
+def test_time_stands_still_for_budgets_of_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With each look at the clock more than their window is over."""
+    monkeypatch.setattr(app, "clock", itertools.count(1789041600.5, 1.25).__next__)
+    second = CALLS | {"limit": 1, "window": {"seconds": 1}}
+    loaded = settings([second], ledger={"kind": "memory"}, telemetry={"audit": "off"})
+
+    async def run() -> None:
+        async with app.assembled(loaded) as service:
+            await app.see_refusals(service)
+
+    asyncio.run(run())
 
 
 def test_serve_ends_with_a_code_of_its_own_and_is_never_ready(
