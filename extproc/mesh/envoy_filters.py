@@ -15,11 +15,9 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
 from google.protobuf.message import Message
 
 from extproc.mesh.manifests import Manifest, mapping, sequence, texts
+from extproc.mesh.patch_matches import VERSION_CHARS_MAX, read_match
 from extproc.mesh.proto import WrongError, parsed
 from extproc.mesh.world import ROOT_NAMESPACE, Proxy, World
-
-VERSION_CHARS_MAX: Final = 1024
-"""A longer regular expression never matches, istiod says."""
 
 PATCHED: Final[dict[str, type[Message]]] = {
     "LISTENER": Listener,
@@ -34,46 +32,17 @@ PATCHED: Final[dict[str, type[Message]]] = {
 }
 """What can be patched (`applyTo`), and what the value of a patch is."""
 
-OPERATIONS: Final = frozenset(
-    (
-        "MERGE",
-        "MERGE_AND_REPLACE_LIST",
-        "ADD",
-        "REMOVE",
-        "INSERT_BEFORE",
-        "INSERT_AFTER",
-        "INSERT_FIRST",
-        "REPLACE",
-    )
-)
-CONTEXTS: Final = frozenset(("ANY", "GATEWAY", "SIDECAR_INBOUND", "SIDECAR_OUTBOUND"))
-
-_MATCHES: Final = {
-    "listener": frozenset(
-        ("LISTENER", "LISTENER_FILTER", "FILTER_CHAIN", "NETWORK_FILTER", "HTTP_FILTER")
-    ),
-    "routeConfiguration": frozenset(("ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE")),
-    "cluster": frozenset(("CLUSTER",)),
+MERGES: Final = frozenset(("MERGE", "MERGE_AND_REPLACE_LIST"))
+OPERATIONS: Final = MERGES | {
+    "ADD",
+    "REMOVE",
+    "INSERT_BEFORE",
+    "INSERT_AFTER",
+    "INSERT_FIRST",
+    "REPLACE",
 }
-_MATCH_FIELDS: Final = {
-    "match": {"context", "proxy", *_MATCHES},
-    "proxy": {"proxyVersion"},
-    "listener": {"portNumber", "name", "filterChain", "listenerFilter"},
-    "filterChain": {
-        "name",
-        "sni",
-        "transportProtocol",
-        "applicationProtocols",
-        "destinationPort",
-        "filter",
-    },
-    "filter": {"name", "subFilter"},
-    "subFilter": {"name"},
-    "routeConfiguration": {"portNumber", "portName", "gateway", "name", "vhost"},
-    "vhost": {"name", "domainName", "route"},
-    "route": {"name", "action"},
-    "cluster": {"portNumber", "service", "subset", "name"},
-}
+_FILTERS: Final = frozenset(("NETWORK_FILTER", "HTTP_FILTER", "LISTENER_FILTER"))
+_REPLACED: Final = _FILTERS | {"VIRTUAL_HOST"}
 
 
 class Patch(NamedTuple):
@@ -86,7 +55,8 @@ class Patch(NamedTuple):
     context: str
     match: Mapping[str, Any]
     operation: str
-    value: Message
+    value: Any
+    """A message of the type in PATCHED."""
 
     @property
     def title(self) -> str:
@@ -98,6 +68,15 @@ class Patch(NamedTuple):
     def adds(self) -> bool:
         """Whether it adds a thing of its own; to most things, wherever it is told to insert it."""
         return self.operation == "ADD" or self.operation.startswith("INSERT_")
+
+    @property
+    def is_void(self) -> bool:
+        """Whether there is nothing of its kind to which istiod would do this."""
+        if self.operation == "REPLACE":
+            return self.apply_to not in _REPLACED
+        if self.apply_to == "ROUTE_CONFIGURATION":
+            return self.operation not in MERGES
+        return self.operation == "MERGE_AND_REPLACE_LIST" and self.apply_to in _FILTERS
 
 
 class Read(NamedTuple):
@@ -128,10 +107,10 @@ def patches_for(world: World, proxy: Proxy) -> Read:
     notes: list[str] = []
     for manifest in meant:
         for at, said in enumerate(sequence(manifest.spec.get("configPatches"))):
-            patch, note = _patch(manifest, f"spec.configPatches[{at}]", mapping(said))
-            notes += [note] if note else []
+            patch, dropped = _patch(manifest, f"spec.configPatches[{at}]", mapping(said))
             if _is_version(patch, proxy):
                 patches.append(patch)
+                notes += dropped
     return Read(tuple(patches), tuple(notes))
 
 
@@ -151,46 +130,56 @@ def _priority(manifest: Manifest) -> int:
     return priority
 
 
-def _patch(manifest: Manifest, path: str, said: Mapping[str, Any]) -> tuple[Patch, str]:
-    apply_to = str(said.get("applyTo"))
-    match, patch = mapping(said.get("match")), mapping(said.get("patch"))
-    context, operation = str(match.get("context", "ANY")), str(patch.get("operation"))
+def _patch(manifest: Manifest, path: str, said: Mapping[str, Any]) -> tuple[Patch, list[str]]:
+    apply_to, patch = str(said.get("applyTo")), mapping(said.get("patch"))
     kind = PATCHED.get(apply_to)
     if kind is None:
         manifest.fail(f"{path}.applyTo", f"{apply_to} is not translated")
+    match = read_match(manifest, f"{path}.match", apply_to, said.get("match"))
+    operation = str(patch.get("operation"))
     if operation not in OPERATIONS:
         manifest.fail(f"{path}.patch.operation", f"{operation} is unknown")
-    if context not in CONTEXTS:
-        manifest.fail(f"{path}.match.context", f"{context} is not translated")
-    _check_match(manifest, path, apply_to, match)
-    note, value = "", mapping(patch.get("value"))
     where = f"{path}.patch.value"
+    value = patch.get("value")
+    if not isinstance(value, Mapping) and (value is not None or operation != "REMOVE"):
+        manifest.fail(where, "must be a mapping")
+    message, note = _value(manifest, where, mapping(value), kind)
+    found = Patch(
+        manifest, path, apply_to, str(match.get("context", "ANY")), match, operation, message
+    )
+    notes = [f"{manifest.file}: {manifest.title}: {where}: {note}"] if note else []
+    return found, [*notes, *_ignored(found)]
+
+
+def _value(
+    manifest: Manifest, where: str, value: Mapping[str, Any], kind: type[Message]
+) -> tuple[Message, str]:
     try:
-        message = parsed(value, kind)
+        return parsed(value, kind), ""
     except WrongError as wrong:
         try:
             # istiod passes over fields that it does not know, and says nothing.
-            message = parsed(value, kind, is_strict=False)
+            return parsed(value, kind, is_strict=False), f"a field is dropped: {wrong}"
         except WrongError as worse:
             manifest.fail(where, str(worse))
-        note = f"{manifest.file}: {manifest.title}: {where}: a field is dropped: {wrong}"
-    return Patch(manifest, path, apply_to, context, match, operation, message), note
 
 
-def _check_match(manifest: Manifest, path: str, apply_to: str, match: Mapping[str, Any]) -> None:
-    for key, kinds in _MATCHES.items():
-        if key in match and apply_to not in kinds:
-            manifest.fail(f"{path}.match.{key}", f"says nothing of a {apply_to}")
-    for where, field in _unknown_fields("match", match, f"{path}.match"):
-        manifest.fail(where, f"{field} is not translated")
+def _ignored(patch: Patch) -> Iterator[str]:
+    """What istiod does not look at in a patch."""
+    present = {field.name for field, _ in patch.value.ListFields()}
+    looked_at = present
+    if patch.operation == "MERGE" and patch.apply_to in _FILTERS:
+        looked_at = {"name", "typed_config"}
+    elif patch.operation in MERGES and patch.apply_to == "CLUSTER":
+        looked_at = {"transport_socket"} if "transport_socket" in present else present
+    for name in sorted(present - looked_at):
+        yield f"{patch.title}: {name} is dropped: {_why(patch)}"
 
 
-def _unknown_fields(kind: str, tree: Mapping[str, Any], path: str) -> Iterator[tuple[str, str]]:
-    for key, value in tree.items():
-        if key not in _MATCH_FIELDS[kind]:
-            yield f"{path}.{key}", key
-        elif key in _MATCH_FIELDS:
-            yield from _unknown_fields(key, mapping(value), f"{path}.{key}")
+def _why(patch: Patch) -> str:
+    if patch.apply_to == "CLUSTER":
+        return "beside a transport_socket nothing is merged"
+    return "of a filter its name and typed_config are merged, and nothing else"
 
 
 def _is_version(patch: Patch, proxy: Proxy) -> bool:
@@ -202,4 +191,5 @@ def _is_version(patch: Patch, proxy: Proxy) -> bool:
     try:
         return re.search(wanted, proxy.version) is not None
     except re.error:
-        patch.manifest.fail(f"{patch.path}.match.proxy.proxyVersion", "is no regular expression")
+        where = f"{patch.path}.match.proxy.proxyVersion"
+        patch.manifest.fail(where, f"{wanted!r} is no regular expression")

@@ -1,7 +1,7 @@
 """EnvoyFilters applied to listeners: themselves, their chains, network filters and HTTP filters."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from envoy.config.listener.v3.listener_components_pb2 import Filter, FilterChain
 from envoy.config.listener.v3.listener_pb2 import Listener
@@ -9,19 +9,22 @@ from envoy.extensions.filters.network.http_connection_manager.v3 import (
     http_connection_manager_pb2 as managers,
 )
 
-from extproc.mesh.envoy_filters import Patch
+from extproc.mesh.envoy_filters import MERGES, Patch
 from extproc.mesh.inserting import inserted, named
 from extproc.mesh.manifests import mapping
-from extproc.mesh.patches import MERGES, Patches, merged
-from extproc.mesh.proto import merge_any
-
-MANAGER: Final = "envoy.filters.network.http_connection_manager"
+from extproc.mesh.patch_matches import MANAGER
+from extproc.mesh.patches import Patches, merged, merged_inside
 
 
 def patch_listeners(listeners: list[Listener], patches: Patches) -> list[Listener]:
     """Apply what is for listeners and all within; those that are added come after the others."""
     kept = [listener for listener in listeners if _patch_listener(listener, patches)]
-    return kept + patches.added("LISTENER")
+    for patch in patches.added("LISTENER"):
+        added = Listener()
+        added.CopyFrom(patch.value)
+        kept.append(added)
+        patches.used(patch)
+    return kept
 
 
 def _patch_listener(listener: Listener, patches: Patches) -> bool:
@@ -43,31 +46,33 @@ def _patch_listener(listener: Listener, patches: Patches) -> bool:
 
 
 def _patch_listener_filters(listener: Listener, patch: Patch, patches: Patches) -> None:
-    name = _of(patch).get("listenerFilter", "")
-    if patch.operation in MERGES:
+    name = _of(patch).get("listenerFilter")
+    if patch.operation == "MERGE" and name is not None:
+        # istiod merges into all, whichever is named.
         for each in listener.listener_filters:
-            if name == each.name and _merge_filter(each, patch.value, renames=False):
+            if _merge_filter(each, patch, renames=False):
                 patches.used(patch)
-    elif inserted(listener.listener_filters, patch, named(name or None)):
+    elif inserted(listener.listener_filters, patch, named(name)):
         patches.used(patch)
 
 
 def _patch_chains(listener: Listener, patches: Patches) -> None:
-    removed = [
+    emptied = {
         at
         for at, chain in enumerate(listener.filter_chains)
-        if chain.filters and not _patch_chain(listener, chain, patches)
-    ]
-    if listener.default_filter_chain.filters and not _patch_chain(
-        listener, listener.default_filter_chain, patches
-    ):
+        if chain.filters and _patch_chain(listener, chain, patches) and not chain.filters
+    }
+    default = listener.default_filter_chain
+    if default.filters and not _patch_chain(listener, default, patches):
         listener.ClearField("default_filter_chain")
     for patch in patches.to("FILTER_CHAIN"):
-        if patch.operation == "ADD" and _is_listener(listener, patch):
+        if patch.adds and _is_listener(listener, patch):
             listener.filter_chains.append(patch.value)
             patches.used(patch)
-    for at in reversed(removed):
-        del listener.filter_chains[at]
+    # A chain without filters is one that was removed, but not where each filter was.
+    for at in reversed(range(len(listener.filter_chains))):
+        if not listener.filter_chains[at].filters and at not in emptied:
+            del listener.filter_chains[at]
 
 
 def _patch_chain(listener: Listener, chain: FilterChain, patches: Patches) -> bool:
@@ -77,22 +82,28 @@ def _patch_chain(listener: Listener, chain: FilterChain, patches: Patches) -> bo
             continue
         if patch.operation == "REMOVE":
             patches.used(patch)
+            chain.ClearField("filters")
             return False
         if patch.operation in MERGES:
             patches.used(patch)
-            if not _merge_socket(chain, patch.value):
+            if not _merge_socket(chain, patch):
                 merged(chain, patch)
     _patch_filters(listener, chain, patches)
     return True
 
 
-def _merge_socket(chain: FilterChain, value: Any) -> bool:  # noqa: ANN401  # a FilterChain
+def _merge_socket(chain: FilterChain, patch: Patch) -> bool:
     """Merge a transport socket into one of the same name, and nothing else of the patch."""
-    if not (value.HasField("transport_socket") and chain.HasField("transport_socket")):
+    if not (patch.value.HasField("transport_socket") and chain.HasField("transport_socket")):
         return False
-    if value.transport_socket.name != chain.transport_socket.name:
+    ours, wanted = chain.transport_socket, patch.value.transport_socket
+    if wanted.name != ours.name:
         return False
-    return merge_any(chain.transport_socket.typed_config, value.transport_socket.typed_config)
+    if ours.HasField("typed_config") and wanted.HasField("typed_config"):
+        merged_inside(
+            ours.typed_config, wanted.typed_config, patch, "transport_socket.typed_config"
+        )
+    return True
 
 
 def _patch_filters(listener: Listener, chain: FilterChain, patches: Patches) -> None:
@@ -107,7 +118,7 @@ def _patch_filters(listener: Listener, chain: FilterChain, patches: Patches) -> 
                 patch.operation == "MERGE"
                 and _is_chain(listener, chain, patch)
                 and _is_filter(each, patch)
-                and _merge_filter(each, patch.value)
+                and _merge_filter(each, patch)
             ):
                 patches.used(patch)
         if each.name == MANAGER:
@@ -120,10 +131,9 @@ def _patch_filters(listener: Listener, chain: FilterChain, patches: Patches) -> 
 
 
 def _patch_http_filters(of: Filter, meant: Sequence[Patch], patches: Patches) -> None:
-    if not meant:
-        return
     manager = managers.HttpConnectionManager()
-    of.typed_config.Unpack(manager)
+    if not meant or not of.typed_config.Unpack(manager):
+        return
     for patch in meant:
         if inserted(manager.http_filters, patch, named(_sub_filter_of(patch).get("name"))):
             patches.used(patch)
@@ -133,19 +143,19 @@ def _patch_http_filters(of: Filter, meant: Sequence[Patch], patches: Patches) ->
                 continue
             if _sub_filter_of(patch).get("name", each.name) != each.name:
                 continue
-            if _merge_filter(each, patch.value):
+            if _merge_filter(each, patch):
                 patches.used(patch)
     of.typed_config.Pack(manager, deterministic=True)
 
 
-def _merge_filter(target: Any, value: Any, *, renames: bool = True) -> bool:  # noqa: ANN401  # filters of three types
+def _merge_filter(target: Any, patch: Patch, *, renames: bool = True) -> bool:  # noqa: ANN401  # filters of three types
     """Merge what a filter is configured with, if it is with anything, and its name."""
     if not target.HasField("typed_config"):
         return False
-    if value.HasField("typed_config"):
-        merge_any(target.typed_config, value.typed_config)
-    if renames and value.name:
-        target.name = value.name
+    if patch.value.HasField("typed_config"):
+        merged_inside(target.typed_config, patch.value.typed_config, patch, "typed_config")
+    if renames and patch.value.name:
+        target.name = patch.value.name
     return True
 
 
@@ -162,7 +172,9 @@ def _is_chain(listener: Listener, chain: FilterChain, patch: Patch) -> bool:
         return False
     match = mapping(_of(patch).get("filterChain"))
     has = chain.filter_chain_match
-    wanted = [each for each in str(match.get("applicationProtocols", "")).split(",") if each]
+    said = match.get("applicationProtocols")
+    # Spaces are part of a name here.
+    wanted = said.split(",") if said else ()
     return (
         match.get("name", chain.name) == chain.name
         and ("sni" not in match or match["sni"] in has.server_names)

@@ -17,17 +17,22 @@ PASSTHROUGH_IDLE_TIMEOUT: Final = "300s"
 PASSTHROUGH: Final = "PassthroughCluster"
 
 
-def inbound(
-    hosts: Iterable[Host], rules: DestinationRules, proxy: Proxy
-) -> Iterator[dict[str, Any]]:
-    """A cluster for each port that a Service sends to this proxy; of several, the oldest rules."""
-    served: dict[int, list[tuple[Host, Port]]] = {}
+def served(hosts: Iterable[Host], proxy: Proxy) -> dict[int, list[tuple[Host, Port]]]:
+    """The Services' ports that lead to each port of this proxy, the oldest Service first."""
+    found: dict[int, list[tuple[Host, Port]]] = {}
     for host in sorted(hosts, key=lambda each: (each.manifest.created, each.hostname)):
         for port in host.ports if host.is_kubernetes else ():
             for endpoint in host.endpoints[port.number]:
                 if endpoint.address == proxy.address:
-                    served.setdefault(endpoint.port, []).append((host, port))
-    for number, targets in served.items():
+                    found.setdefault(endpoint.port, []).append((host, port))
+    return found
+
+
+def inbound(
+    hosts: Iterable[Host], rules: DestinationRules, proxy: Proxy
+) -> Iterator[dict[str, Any]]:
+    """A cluster for each port that a Service sends to this proxy; of several, the oldest rules."""
+    for number, targets in served(hosts, proxy).items():
         host, port = targets[0]
         same_port = {each.hostname: each for each, other in targets if other.number == port.number}
         made = draft(

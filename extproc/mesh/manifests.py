@@ -13,6 +13,8 @@ FILE_BYTES_MAX: Final = 16 << 20
 MANIFESTS_MAX: Final = 10_000
 SUFFIXES: Final = frozenset((".yaml", ".yml", ".json"))
 DEFAULT_NAMESPACE: Final = "default"
+NOT_YET: Final = "9999-12-31T23:59:59Z"
+"""The time of what no cluster has created: it will be the youngest."""
 
 CLUSTER_WIDE: Final = frozenset(
     (
@@ -70,8 +72,8 @@ class Manifest(NamedTuple):
 
     @property
     def created(self) -> str:
-        """RFC 3339, so it sorts as text; empty where it is not said, as mostly in files."""
-        return str(self.metadata.get("creationTimestamp") or "")
+        """RFC 3339, so it sorts as text; what does not say it is yet to be created."""
+        return str(self.metadata.get("creationTimestamp") or NOT_YET)
 
     @property
     def title(self) -> str:

@@ -1,48 +1,56 @@
-"""EnvoyFilters applied, in istiod's order: listeners, route configurations and clusters."""
+"""The patches of EnvoyFilters in the order in which they apply, and those for clusters.
 
-import copy
-import functools
-from collections.abc import Iterable, Sequence
-from typing import Any
+Facts from istiod's `pilot/pkg/networking/core/envoyfilter`. What makes istiod break off patching,
+a merge of different types, is an error here.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
 
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
-from envoy.config.route.v3.route_components_pb2 import Route, VirtualHost
-from envoy.config.route.v3.route_pb2 import RouteConfiguration
+from google.protobuf.any_pb2 import Any as AnyMessage
 
-from extproc.mesh.envoy_filters import Patch
-from extproc.mesh.inserting import inserted
+from extproc.mesh.envoy_filters import MERGES, Patch
 from extproc.mesh.manifests import mapping
-from extproc.mesh.proto import merge, merge_any
+from extproc.mesh.proto import WrongError, merge, merge_any
 
-MERGES = frozenset(("MERGE", "MERGE_AND_REPLACE_LIST"))
+INBOUND: Final = "SIDECAR_INBOUND"
+
+Hosts = Mapping[str, Collection[str]]
+"""The hosts of clusters whose name says none."""
 
 
 class Patches:
-    """The patches of one context. `unused` are those that found nothing to be applied to."""
+    """The patches of one context, and which of them found something to be applied to."""
 
     def __init__(self, patches: Iterable[Patch], context: str) -> None:
         self._patches = [each for each in patches if each.context in ("ANY", context)]
+        self._context = context
         self._used: set[int] = set()
 
-    @property
-    def unused(self) -> tuple[Patch, ...]:
-        """Which istiod drops without a word."""
-        return tuple(each for at, each in enumerate(self._patches) if at not in self._used)
+    def __contains__(self, patch: Patch) -> bool:
+        """Whether it is one of this context."""
+        return any(each is patch for each in self._patches)
 
     def to(self, *kinds: str) -> Sequence[Patch]:
         """Those that are applied to one of these."""
         return [each for each in self._patches if each.apply_to in kinds]
 
-    def added(self, kind: str) -> list[Any]:
-        """What is added of this kind, wherever it is told to be inserted."""
-        found = [patch for patch in self.to(kind) if patch.adds]
-        for patch in found:
-            self.used(patch)
-        return [copy.deepcopy(patch.value) for patch in found]
+    def added(self, kind: str) -> Sequence[Patch]:
+        """Those that add a listener or a cluster; what is for any context is added outward only."""
+        return [
+            each
+            for each in self.to(kind)
+            if each.adds and (self._context != INBOUND or each.context == INBOUND)
+        ]
 
     def used(self, patch: Patch) -> None:
         """Note that a patch was applied."""
-        self._used.update(at for at, each in enumerate(self._patches) if each is patch)
+        self._used.add(id(patch))
+
+    def is_used(self, patch: Patch) -> bool:
+        """Whether it was applied."""
+        return id(patch) in self._used
 
 
 def merged(target: Any, patch: Patch) -> None:  # noqa: ANN401  # any message of protobuf
@@ -50,178 +58,87 @@ def merged(target: Any, patch: Patch) -> None:  # noqa: ANN401  # any message of
     merge(target, patch.value, replaces_lists=patch.operation == "MERGE_AND_REPLACE_LIST")
 
 
-# --- Route configurations
+def merged_inside(target: AnyMessage, value: AnyMessage, patch: Patch, field: str) -> None:
+    """Merge what is in an Any.
+
+    Raises:
+        MeshError: the types differ.
+    """
+    try:
+        merge_any(target, value)
+    except WrongError as wrong:
+        why = f"{wrong}: istiod breaks off there, and applies no further patches"
+        patch.manifest.fail(f"{patch.path}.patch.value.{field}", why)
 
 
-def patch_routes(
-    configurations: list[RouteConfiguration], patches: Patches, *, is_gateway: bool
-) -> None:
-    """Apply what is for route configurations, virtual hosts and routes."""
-    for configuration in configurations:
-        meant = [
-            each
-            for each in patches.to("ROUTE_CONFIGURATION", "VIRTUAL_HOST", "HTTP_ROUTE")
-            if _is_configuration(configuration, each, is_gateway=is_gateway)
-        ]
-        for patch in meant:
-            if patch.apply_to == "ROUTE_CONFIGURATION" and patch.operation in MERGES:
-                merged(configuration, patch)
-                patches.used(patch)
-        _patch_hosts(configuration, meant, patches)
+def patch_clusters(
+    clusters: Sequence[Cluster],
+    patches: Patches,
+    hosts: Hosts | None = None,
+    taken: Iterable[str] = (),
+) -> list[Cluster]:
+    """Apply what is for clusters; those that are added come after the others.
 
-
-def _patch_hosts(
-    configuration: RouteConfiguration, meant: Sequence[Patch], patches: Patches
-) -> None:
-    removed = []
-    for at, host in enumerate(configuration.virtual_hosts):
-        if not _patch_host(host, meant, patches):
-            removed.append(at)
-    for patch in meant:
-        # Wherever it is told to insert it.
-        if patch.apply_to == "VIRTUAL_HOST" and patch.adds:
-            configuration.virtual_hosts.append(patch.value)
-            patches.used(patch)
-    for at in reversed(removed):
-        del configuration.virtual_hosts[at]
-
-
-def _patch_host(host: VirtualHost, meant: Sequence[Patch], patches: Patches) -> bool:
-    """Patch a virtual host; False where it is to be removed."""
-    for patch in meant:
-        if patch.apply_to != "VIRTUAL_HOST" or not _is_host(host, patch):
+    Of clusters with one name istiod sends the first: none is added whose name is `taken`.
+    """
+    kept = [each for each in clusters if _patch_cluster(each, patches, (hosts or {}))]
+    for patch in patches.added("CLUSTER"):
+        if patch.value.name in {*taken, *(each.name for each in kept)}:
             continue
-        if patch.operation == "REMOVE":
-            patches.used(patch)
-            return False
-        if patch.operation in MERGES:
-            merged(host, patch)
-            patches.used(patch)
-        elif patch.operation == "REPLACE":
-            host.CopyFrom(patch.value)
-            patches.used(patch)
-    _patch_host_routes(host, [each for each in meant if each.apply_to == "HTTP_ROUTE"], patches)
-    return True
+        added = Cluster()
+        added.CopyFrom(patch.value)
+        kept.append(added)
+        patches.used(patch)
+    return kept
 
 
-def _patch_host_routes(host: VirtualHost, meant: Sequence[Patch], patches: Patches) -> None:
-    removed = []
-    for at, route in enumerate(host.routes):
-        for patch in meant:
-            if not (_is_host(host, patch) and _is_route(route, patch)):
-                continue
-            if patch.operation == "REMOVE":
-                removed.append(at)
-                patches.used(patch)
-                break
-            if patch.operation in MERGES:
-                merged(route, patch)
-                patches.used(patch)
-    for at in reversed(removed):
-        del host.routes[at]
-    for patch in meant:
-        if patch.adds and _is_host(host, patch) and _added(host, patch):
-            patches.used(patch)
-
-
-def _added(host: VirtualHost, patch: Patch) -> bool:
-    is_meant = None
-    if "route" in mapping(_of(patch, "routeConfiguration").get("vhost")):
-        is_meant = functools.partial(_is_route, patch=patch)
-    if patch.operation == "INSERT_FIRST" and is_meant is not None:
-        # At the top all the same, if the route that it names is there.
-        return any(map(is_meant, host.routes)) and inserted(host.routes, patch, None)
-    return inserted(host.routes, patch, is_meant)
-
-
-def _is_configuration(configuration: RouteConfiguration, patch: Patch, *, is_gateway: bool) -> bool:
-    match = _of(patch, "routeConfiguration")
-    name = configuration.name
-    if match.get("name", name) != name:
-        return False
-    port, port_name, gateway = _parts(name) if is_gateway else (name.partition("|")[0], "", "")
-    if is_gateway and match.get("portName", port_name) != port_name:
-        return False
-    if is_gateway and match.get("gateway", gateway) != gateway:
-        return False
-    return bool(str(match.get("portNumber", port)) == port)
-
-
-def _parts(name: str) -> tuple[str, str, str]:
-    """Port, name of the port, and gateway of `http.80` or `https.443.name.gateway.namespace`."""
-    scheme, _, rest = name.partition(".")
-    if scheme == "http":
-        return rest, "", ""
-    port, port_name, gateway = (*rest.split(".", 2), "", "")[:3]
-    gateway_name, _, namespace = gateway.partition(".")
-    return port, port_name, f"{namespace}/{gateway_name}"
-
-
-def _is_host(host: VirtualHost, patch: Patch) -> bool:
-    match = mapping(_of(patch, "routeConfiguration").get("vhost"))
-    if match.get("name", host.name) != host.name:
-        return False
-    return "domainName" not in match or match["domainName"] in host.domains
-
-
-def _is_route(route: Route, patch: Patch) -> bool:
-    match = mapping(mapping(_of(patch, "routeConfiguration").get("vhost")).get("route"))
-    if match.get("name", route.name) != route.name:
-        return False
-    action = match.get("action", "ANY")
-    return bool(action == "ANY" or route.WhichOneof("action") == str(action).lower())
-
-
-# --- Clusters
-
-
-def patch_clusters(clusters: list[Cluster], patches: Patches) -> list[Cluster]:
-    """Apply what is for clusters; those that are added come after the others."""
-    kept = [cluster for cluster in clusters if _patch_cluster(cluster, patches)]
-    return kept + patches.added("CLUSTER")
-
-
-def _patch_cluster(cluster: Cluster, patches: Patches) -> bool:
+def _patch_cluster(cluster: Cluster, patches: Patches, hosts: Hosts) -> bool:
     """Patch a cluster; False where it is to be removed."""
     for patch in patches.to("CLUSTER"):
-        if not _is_cluster(cluster, patch):
+        if not _is_cluster(cluster, patch, hosts):
             continue
         if patch.operation == "REMOVE":
             patches.used(patch)
             return False
         if patch.operation in MERGES:
-            patches.used(patch)
-            if patch.value.HasField("transport_socket"):
-                _merge_socket(cluster, patch.value)
-            else:
+            if not patch.value.HasField("transport_socket"):
                 merged(cluster, patch)
+            elif not _merge_socket(cluster, patch):
+                continue
+            patches.used(patch)
     return True
 
 
-def _merge_socket(cluster: Cluster, value: Any) -> None:  # noqa: ANN401  # a Cluster, for mypy any message
-    """Merge a transport socket, and nothing else of the patch: so istiod does."""
-    wanted = value.transport_socket
+def _merge_socket(cluster: Cluster, patch: Patch) -> bool:
+    """Merge a transport socket, and nothing else; False where there is none to merge it into.
+
+    A socket of another name is replaced, unless there are several to choose from.
+    """
+    wanted = patch.value.transport_socket
     if cluster.transport_socket_matches:
         sockets = [each.transport_socket for each in cluster.transport_socket_matches]
         found = next((each for each in sockets if each.name == wanted.name), None)
         if found is None:
-            return
+            return False
     else:
         found = cluster.transport_socket
         if not cluster.HasField("transport_socket") or found.name != wanted.name:
             found.CopyFrom(wanted)
-            return
-    merge_any(found.typed_config, wanted.typed_config)
+            return True
+    if found.HasField("typed_config") and wanted.HasField("typed_config"):
+        merged_inside(
+            found.typed_config, wanted.typed_config, patch, "transport_socket.typed_config"
+        )
+    return True
 
 
-def _is_cluster(cluster: Cluster, patch: Patch) -> bool:
-    match = _of(patch, "cluster")
+def _is_cluster(cluster: Cluster, patch: Patch, hosts: Hosts) -> bool:
+    match = mapping(patch.match.get("cluster"))
     if "name" in match:
         return bool(match["name"] == cluster.name)
     _, port, subset, host = (*cluster.name.split("|"), "", "", "")[:4]
-    wanted = (match.get("subset", subset), match.get("service", host))
-    return wanted == (subset, host) and str(match.get("portNumber", port)) == port
-
-
-def _of(patch: Patch, kind: str) -> Any:  # noqa: ANN401  # JSON
-    return mapping(patch.match.get(kind))
+    if "service" in match and match["service"] not in hosts.get(cluster.name, (host,)):
+        return False
+    number = int(port) if port.isdecimal() else 0
+    wanted = (match.get("subset", subset), match.get("portNumber", number))
+    return wanted == (subset, number)

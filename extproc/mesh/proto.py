@@ -69,7 +69,7 @@ def unpacked(packed: AnyMessage) -> Message:
     Raises:
         WrongError: nobody knows its type.
     """
-    name = packed.type_url.rpartition("/")[2]
+    name = _name(packed)
     _import(name)
     try:
         message = GetMessageClass(Default().FindMessageTypeByName(name))()
@@ -102,18 +102,21 @@ def merge(target: Message, patch: Message, *, replaces_lists: bool = False) -> N
             merge(getattr(target, name), value, replaces_lists=replaces_lists)
 
 
-def merge_any(target: AnyMessage, patch: AnyMessage) -> bool:
-    """Merge what is inside; False, and nothing changed, where the types differ.
+def merge_any(target: AnyMessage, patch: AnyMessage) -> None:
+    """Merge what is inside.
 
     Raises:
-        WrongError: nobody knows the type.
+        WrongError: they are of different types, or of one that nobody knows.
     """
     if target.type_url != patch.type_url:
-        return False
+        raise WrongError(_name(patch) + " can't be merged into " + _name(target))
     inside = unpacked(target)
     merge(inside, unpacked(patch))
     target.Pack(inside, deterministic=True)
-    return True
+
+
+def _name(packed: AnyMessage) -> str:
+    return packed.type_url.rpartition("/")[2]
 
 
 def _is_list(field: Any) -> bool:  # noqa: ANN401  # protobuf's descriptors have no public type

@@ -234,11 +234,22 @@ def test_what_has_its_default_in_a_patch_changes_nothing() -> None:
     assert merged_manager({"proxy_100_continue": False})["proxy_100_continue"] is True
 
 
-def test_a_config_of_another_type_is_not_merged() -> None:
-    value = {"name": MANAGER, "typed_config": {"@type": f"{TYPES}.http.cors.v3.Cors"}}
-    found = rendered(envoy_filter(patch("NETWORK_FILTER", "MERGE", value, listener=chain())))
-
-    assert filters(found) == USUAL
+@pytest.mark.parametrize(
+    "patched",
+    [
+        patch(
+            "NETWORK_FILTER",
+            "MERGE",
+            {"typed_config": {"@type": f"{TYPES}.http.cors.v3.Cors"}},
+            listener=chain(),
+        ),
+        http("MERGE", at=ROUTER),
+    ],
+)
+def test_a_config_of_another_type_breaks_istiod_off(patched: dict[str, Any]) -> None:
+    why = r"configPatches\[0\].patch.value.typed_config: envoy.*Cors can't be merged into envoy"
+    with pytest.raises(MeshError, match=why):
+        rendered(envoy_filter(patched))
 
 
 def test_lists_may_be_replaced_and_maps_are_by_key() -> None:
