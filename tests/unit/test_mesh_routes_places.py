@@ -78,13 +78,13 @@ def test_virtual_services_of_one_gateway_are_merged_with_what_takes_all_last() -
     assert found == {"http.8000": {"a.example": ["b", "all"]}}
 
 
-def test_the_oldest_goes_first_then_by_name() -> None:
+def test_the_oldest_goes_first_then_what_is_yet_to_be_created_by_name() -> None:
     services = [virtual_service(spec("a.example", to=name), name=name) for name in ("c", "a", "b")]
     services[0] = services[0].replace(
         "name: c,", "name: c, creationTimestamp: '2026-01-01T00:00:00Z',", 1
     )
 
-    assert at_gateway(INGRESS, *services) == {"http.8000": {"a.example": ["a", "b", "c"]}}
+    assert at_gateway(INGRESS, *services) == {"http.8000": {"a.example": ["c", "a", "b"]}}
 
 
 def test_what_is_exported_to_the_gateways_namespace_alone_goes_first() -> None:
