@@ -75,6 +75,10 @@ def _render(options: argparse.Namespace) -> int:
     if options.output:
         for note in rendered.notes:
             print(f"dropped by istiod without a word: {note}", file=sys.stderr)
+        for patch in rendered.unseen:
+            print(f"of what is left out, if of anything: {patch}", file=sys.stderr)
+        for cluster in bootstrap.in_plain_text(rendered) if options.output == "envoy" else ():
+            print(f"in plain text, without Istio's mutual TLS: {cluster}", file=sys.stderr)
         for what, why in render.LEFT_OUT:
             print(f"left out on purpose: {what}: {why}", file=sys.stderr)
     return 0

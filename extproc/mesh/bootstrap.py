@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from extproc.mesh.agent_secrets import is_istios, without_agent
 from extproc.mesh.listeners import MANAGER
 from extproc.mesh.manifests import MeshError
 from extproc.mesh.render import Rendered
@@ -20,10 +21,11 @@ def bootstrap(
     """Put everything that istiod would send into one file.
 
     Routes stand in their listeners and endpoints in their clusters. Listeners bind, to `address`
-    and `port` where those are given; the admin's port 0 is any free one.
+    and `port` where those are given; the admin's port 0 is any free one. Certificates are read from
+    files; `in_plain_text` names the clusters that have none.
 
     Raises:
-        MeshError: something needs a certificate, which Istio's agent would bring.
+        MeshError: something needs what Istio's agent would bring.
     """
     routes = {each["name"]: each for each in rendered.routes}
     assignments = {each["cluster_name"]: each for each in rendered.endpoints}
@@ -33,9 +35,14 @@ def bootstrap(
     }
     for each in (*resources["listeners"], *resources["clusters"]):
         if any(not _OWN_DISCOVERY.isdisjoint(node) for node in _nodes(each)):
-            raise MeshError(each["name"], "needs what Istio's agent would bring: certificates")
+            raise MeshError(str(each.get("name")), "needs what Istio's agent or istiod would bring")
     admin = {"address": _address(ADMIN_ADDRESS, admin_port)}
     return {"admin": admin, "static_resources": resources}
+
+
+def in_plain_text(rendered: Rendered) -> tuple[str, ...]:
+    """The clusters that would speak Istio's mutual TLS, for which a bare Envoy lacks certificates."""
+    return tuple(each["name"] for each in rendered.clusters if is_istios(each))
 
 
 def _listener(said: Tree, routes: Mapping[str, Tree], address: str, port: int | None) -> Tree:
@@ -55,9 +62,9 @@ def _listener(said: Tree, routes: Mapping[str, Tree], address: str, port: int | 
 
 
 def _cluster(said: Tree, assignments: Mapping[str, Tree]) -> Tree:
-    if said.get("type") != "EDS":
-        return said
-    made = copy.deepcopy(said)
+    made = without_agent(said)
+    if made.get("type") != "EDS":
+        return made
     name = made.pop("eds_cluster_config").get("service_name") or said["name"]
     made["type"] = "STATIC"
     made["load_assignment"] = {**assignments.get(name, {}), "cluster_name": said["name"]}

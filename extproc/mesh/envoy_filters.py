@@ -41,6 +41,8 @@ OPERATIONS: Final = MERGES | {
     "INSERT_FIRST",
     "REPLACE",
 }
+_UNKNOWN_ENUM: Final = "Invalid enum value"
+"""What protobuf says of a name that istiod refuses, and which nothing else tells."""
 _FILTERS: Final = frozenset(("NETWORK_FILTER", "HTTP_FILTER", "LISTENER_FILTER"))
 _REPLACED: Final = _FILTERS | {"VIRTUAL_HOST"}
 
@@ -157,6 +159,8 @@ def _value(
     try:
         return parsed(value, kind), ""
     except WrongError as wrong:
+        if _UNKNOWN_ENUM in str(wrong):
+            manifest.fail(where, str(wrong))
         try:
             # istiod passes over fields that it does not know, and says nothing.
             return parsed(value, kind, is_strict=False), f"a field is dropped: {wrong}"

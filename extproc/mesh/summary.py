@@ -31,6 +31,10 @@ def _lines(rendered: Rendered) -> Iterator[str]:
         yield ""
         yield "dropped by istiod without a word:"
         yield from (f"  {note}" for note in rendered.notes)
+    if rendered.unseen:
+        yield ""
+        yield "patches of what is left out, if of anything:"
+        yield from (f"  {patch}" for patch in rendered.unseen)
     yield ""
     yield "left out of this rendering on purpose:"
     yield from (f"  {what}: {why}" for what, why in LEFT_OUT)
