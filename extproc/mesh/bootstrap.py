@@ -41,7 +41,7 @@ def bootstrap(
 
 
 def in_plain_text(rendered: Rendered) -> tuple[str, ...]:
-    """The clusters that would speak Istio's mutual TLS, for which a bare Envoy lacks certificates."""
+    """The clusters that would speak Istio's mutual TLS: a bare Envoy has no certificates for it."""
     return tuple(each["name"] for each in rendered.clusters if is_istios(each))
 
 
