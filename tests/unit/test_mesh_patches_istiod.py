@@ -20,9 +20,15 @@ SETS: list[dict[str, Any]] = json.loads(
 
 
 def ordered(lists: Mapping[str, Any]) -> dict[str, Any]:
-    """With keys in their order, so that what is printed of two is the same."""
-    found: dict[str, Any] = json.loads(json.dumps(lists, sort_keys=True))
+    """With keys in their order and numbers as Go writes them, to compare what is printed."""
+    text = json.dumps(lists, sort_keys=True)
+    found: dict[str, Any] = json.loads(text, parse_float=number)
     return found
+
+
+def number(text: str) -> float:
+    found = float(text)
+    return int(found) if found.is_integer() else found
 
 
 @cache
