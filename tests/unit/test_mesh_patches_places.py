@@ -6,6 +6,7 @@ import pytest
 
 from extproc.mesh.manifests import MeshError
 from extproc.mesh.render import Rendered, render
+from extproc.mesh.route_patches import parts
 from extproc.mesh.world import Proxy
 from tests.mesh_worlds import CART, INGRESS, SIDECAR, world
 from tests.unit.test_mesh_patches import (
@@ -209,6 +210,22 @@ def test_a_gateways_routes_are_known_by_their_servers_ports(port: int, *, is_mea
     assert ("request_headers_to_remove" in found.routes[0]) is is_meant
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("http.80", (80, "", "")),
+        ("http.80.127.0.0.1", (0, "", "")),
+        ("https.443.tls.ingress.shop", (443, "tls", "shop/ingress")),
+        ("https.443.tls.ingress.shop.127.0.0.1", (0, "", "")),
+        ("other", (0, "", "")),
+    ],
+)
+def test_a_gateways_routes_are_known_by_their_name(
+    name: str, expected: tuple[int, str, str]
+) -> None:
+    assert parts(name) == expected
+
+
 def test_an_action_without_a_word_for_it_is_any() -> None:
     value = {"name": "new", "match": {"prefix": "/"}, "non_forwarding_action": {}}
     route = {"vhost": {"route": {"action": "REDIRECT"}}}
@@ -292,6 +309,20 @@ def test_beside_a_socket_nothing_is_merged_and_that_is_said() -> None:
     assert found.notes[0].endswith(
         "connect_timeout is dropped: beside a transport_socket nothing is merged"
     )
+
+
+def test_a_socket_that_is_none_of_several_is_dropped_and_that_is_said() -> None:
+    several = {"transport_socket_matches": [{"name": "tls", "transport_socket": {"name": "tls"}}]}
+    at = {"portNumber": 8080}
+    found = rendered(
+        envoy_filter(
+            patch("CLUSTER", "MERGE", several, cluster=at),
+            patch("CLUSTER", "MERGE", {"transport_socket": SOCKET}, cluster=at),
+        )
+    )
+
+    assert "transport_socket" not in cluster(found)
+    assert "configPatches[1] (MERGE CLUSTER): nothing to apply it to" in found.notes[0]
 
 
 # --- What is said
