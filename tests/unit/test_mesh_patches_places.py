@@ -121,6 +121,30 @@ def test_a_merge_reaches_every_listener_filter_whichever_is_named() -> None:
         at_sidecar(said)
 
 
+def test_a_merge_into_listener_filters_must_name_one() -> None:
+    value = {"typed_config": {"@type": f"{TYPES}.listener.tls_inspector.v3.TlsInspector"}}
+    said = patch("LISTENER_FILTER", "MERGE", value, context="SIDECAR_OUTBOUND")
+
+    assert len(at_sidecar(said).unseen) == 1
+
+
+@pytest.mark.parametrize(
+    ("operation", "expected"),
+    [
+        ("REMOVE", [*USUAL]),
+        ("REPLACE", ["cors", "x", *USUAL]),
+        ("INSERT_BEFORE", ["cors", "x", "x", *USUAL]),
+    ],
+)
+def test_of_several_with_one_name_all_are_removed_and_else_the_first_is_meant(
+    operation: str, expected: list[str]
+) -> None:
+    twice = [http("INSERT_FIRST"), http("INSERT_FIRST")]
+    found = rendered(envoy_filter(*twice, http(operation, "cors", at="x")))
+
+    assert filters(found) == expected
+
+
 @pytest.mark.parametrize(
     ("operation", "expected"),
     [
