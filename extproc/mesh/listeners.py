@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from extproc.mesh.gateway_routes import servers
-from extproc.mesh.manifests import mapping, texts
+from extproc.mesh.manifests import MeshError, mapping, texts
 from extproc.mesh.sidecar_routes import sidecar_configurations
 from extproc.mesh.world import CLUSTER_ID, Proxy, World
 
@@ -24,17 +24,18 @@ def gateway_listeners(world: World, proxy: Proxy) -> list[Config]:
     """A gateway's listeners, sorted by name: one for each port on which a server speaks HTTP.
 
     Raises:
-        MeshError: a server speaks something else, or with TLS.
+        MeshError: a server speaks something else, or with TLS, or two have one place to listen.
     """
     _check_servers(world, proxy)
-    by_name: dict[str, Config] = {}
+    routes: dict[tuple[str, int], str] = {}
     for server in servers(world, proxy):
         port, _, bind = server.route_name.removeprefix("http.").partition(".")
-        address = bind or ANY_ADDRESS
-        by_name[f"{address}_{port}"] = _gateway_listener(
-            address, int(port), server.route_name, proxy
-        )
-    return [by_name[name] for name in sorted(by_name)]
+        place = (bind or ANY_ADDRESS, int(port))
+        if routes.setdefault(place, server.route_name) != server.route_name:
+            why = f"another server listens on {place[0]}:{port} by another bind: Envoy refuses both"
+            raise MeshError("Gateway " + server.gateway, why)
+    made = [_gateway_listener(*place, name, proxy) for place, name in routes.items()]
+    return sorted(made, key=lambda each: str(each["name"]))
 
 
 def sidecar_listeners(world: World, proxy: Proxy) -> list[Config]:

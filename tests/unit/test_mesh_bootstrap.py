@@ -8,10 +8,10 @@ import pytest
 
 from extproc.cli import main
 from extproc.mesh.bootstrap import bootstrap
-from extproc.mesh.manifests import MeshError, read
+from extproc.mesh.manifests import read
 from extproc.mesh.render import LEFT_OUT, render
 from extproc.mesh.world import Proxy, world_of
-from tests.mesh_worlds import CART, GATEWAY, INGRESS, SIDECAR, world
+from tests.mesh_worlds import CART, INGRESS, SIDECAR, world
 
 CASES = Path(__file__).parents[1] / "data" / "istiod"
 ATTACHED = CASES / "2-attached" / "input.yaml"
@@ -54,17 +54,6 @@ def test_without_a_place_listeners_keep_theirs_and_bind() -> None:
     (listener,) = bootstrap(rendered)["static_resources"]["listeners"]
     assert listener["address"]["socket_address"]["port_value"] == 8080
     assert "bind_to_port" not in listener
-
-
-def test_what_needs_istio_s_certificates_is_an_error() -> None:
-    mutual = """
-apiVersion: networking.istio.io/v1
-kind: DestinationRule
-metadata: {name: cart, namespace: shop}
-spec: {host: cart, trafficPolicy: {tls: {mode: ISTIO_MUTUAL}}}
-"""
-    with pytest.raises(MeshError, match=r"cart\.shop.*certificates"):
-        bootstrap(render(world(INGRESS, CART, mutual), GATEWAY))
 
 
 def test_the_four_lists_are_printed_as_istiod_has_them(capsys: pytest.CaptureFixture[str]) -> None:

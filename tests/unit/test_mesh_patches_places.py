@@ -200,6 +200,17 @@ def test_what_no_listener_asks_for_is_not_sent() -> None:
     assert found.routes == [{"name": "other", "validate_clusters": False}]
 
 
+def test_routes_that_an_added_listener_asks_for_are_beside_the_others() -> None:
+    kind = f"{TYPES}.network.http_connection_manager.v3.HttpConnectionManager"
+    config = {"@type": kind, "rds": {"route_config_name": "other"}}
+    chains = [{"filters": [{"name": MANAGER, "typed_config": config}]}]
+    found = rendered(
+        envoy_filter(patch("LISTENER", "ADD", {"name": "added", "filter_chains": chains}))
+    )
+
+    assert [each["name"] for each in found.routes] == ["http.8000", "other"]
+
+
 # --- Routes
 
 
@@ -316,6 +327,13 @@ def test_endpoints_are_of_the_clusters_that_ask_for_them() -> None:
     assert found.endpoints == [{"cluster_name": "own"}]
 
 
+def test_an_entry_of_a_map_is_replaced_and_not_merged() -> None:
+    value = {"metadata": {"filter_metadata": {"istio": {"mine": True}}}}
+    found = cluster(rendered(envoy_filter(patch("CLUSTER", "MERGE", value))))
+
+    assert found["metadata"] == value["metadata"]
+
+
 SOCKET = {
     "name": "envoy.transport_sockets.raw_buffer",
     "typed_config": {
@@ -363,9 +381,10 @@ def test_a_socket_that_is_none_of_several_is_dropped_and_that_is_said() -> None:
     ],
 )
 def test_what_istiod_does_to_nothing_of_the_kind_is_said(void: dict[str, Any]) -> None:
-    (note,) = rendered(envoy_filter(void)).notes
-
-    assert note.endswith("istiod does no such thing")
+    outward = {**void, "match": {**void["match"], "context": "SIDECAR_OUTBOUND"}}
+    for found in (rendered(envoy_filter(void)), at_sidecar(outward)):
+        (note,) = found.notes
+        assert note.endswith("istiod does no such thing")
 
 
 def test_of_a_filter_no_more_than_name_and_config_is_merged_and_that_is_said() -> None:

@@ -42,26 +42,28 @@ def test_envoy_is_a_bootstrap_and_what_is_in_plain_text_is_said(
     )
 
 
-def test_a_summary_shows_filters_in_order_routes_and_what_is_dropped(
-    capsys: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("output", [[], ["--output", "json"]])
+def test_patches_that_may_be_for_what_is_left_out_are_told_apart(
+    output: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["mesh", "render", case(2), *WHO]) == 0
+    file = tmp_path / "filter.yaml"
+    file.write_text(
+        "apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\n"
+        "metadata: {name: f, namespace: ai-platform}\n"
+        "spec: {configPatches: [{applyTo: HTTP_FILTER, match: {context: SIDECAR_INBOUND},"
+        " patch: {operation: INSERT_FIRST, value: {name: x}}}]}\n"
+    )
+    who = ["--proxy", "sidecar", "--namespace", "ai-platform"]
+
+    assert main(["mesh", "render", str(file), *who, *output]) == 0
 
     out, err = capsys.readouterr()
-    lines = out.splitlines()
-    assert lines[0] == (
-        "listener 0.0.0.0_18080: llm.strip > grpc_stats > fault > cors > llm.policy > llm.meter"
-        " > router"
-    )
-    (premium,) = (line.split("  ") for line in lines if "x-llm-tier=premium" in line)
-    assert [cell.strip() for cell in premium if cell] == [
-        "/* and x-llm-tier=premium",
-        "llm-fallback-premium",
-        "120s",
-        "1 on connect-failure,refused-stream,gateway-error,429, 90s each",
-    ]
-    assert "left out of this rendering on purpose:" in lines
-    assert not err
+    told = (err if output else out).splitlines()
+    patch = f"{file}: EnvoyFilter ai-platform/f: spec.configPatches[0] (INSERT_FIRST HTTP_FILTER)"
+    if output:
+        assert f"of what is left out, if of anything: {patch}" in told
+    else:
+        assert told[told.index("patches of what is left out, if of anything:") + 1] == f"  {patch}"
 
 
 def test_a_wrong_manifest_is_one_line_and_exit_code_2(
@@ -80,12 +82,3 @@ def test_a_wrong_manifest_is_one_line_and_exit_code_2(
     assert not out
     where = "EnvoyFilter ai-platform/f: spec.configPatches[0].applyTo"
     assert err == f"{file}:1: {where}: BOOTSTRAP is not translated\n"
-
-
-@pytest.mark.parametrize("labels", ["istio", "=x", "a=b,c"])
-def test_labels_are_pairs(labels: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["mesh", "render", case(1), *WHO[:-1], labels])
-
-    assert ended.value.code == 2
-    assert "is not key=value,key=value" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""extproc/mesh/bootstrap.py: one file for an Envoy that stands alone."""
+"""extproc/mesh/agent_secrets.py: what Istio's agent would bring, where there is none."""
 
 import json
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 from extproc.mesh.bootstrap import bootstrap, in_plain_text
 from extproc.mesh.manifests import MeshError
 from extproc.mesh.render import Rendered, render
-from tests.mesh_worlds import CART, GATEWAY, INGRESS, SIDECAR, virtual_service, world
+from tests.mesh_worlds import CART, GATEWAY, INGRESS, virtual_service, world
 from tests.unit.test_mesh_patches import envoy_filter, patch
 
 ROUTES = virtual_service(
@@ -49,22 +49,6 @@ def tls_of(tls: str) -> dict[str, Any]:
     return dict(socket["typed_config"]["common_tls_context"])
 
 
-def test_routes_and_endpoints_stand_where_they_are_used() -> None:
-    found = bootstrap(rendered())
-
-    (listener,) = found["static_resources"]["listeners"]
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    assert "rds" not in manager
-    assert manager["route_config"]["name"] == "http.8000"
-    cart = cart_of(found)
-    assert cart["type"] == "STATIC"
-    assert cart["load_assignment"]["cluster_name"] == cart["name"]
-    (endpoint,) = cart["load_assignment"]["endpoints"][0]["lb_endpoints"]
-    place = {"address": "10.1.0.1", "port_value": 9000}
-    assert endpoint["endpoint"]["address"]["socket_address"] == place
-    assert '"ads"' not in json.dumps(found)
-
-
 def test_what_was_rendered_stays_as_it_was() -> None:
     found = rendered(rule("{mode: SIMPLE}"))
     before = json.dumps(found)
@@ -72,27 +56,6 @@ def test_what_was_rendered_stays_as_it_was() -> None:
     bootstrap(found, address="127.0.0.1", port=0)
 
     assert json.dumps(found) == before
-
-
-@pytest.mark.parametrize(
-    ("given", "expected"),
-    [
-        ({}, ("0.0.0.0", 8080)),  # noqa: S104  # what istiod writes
-        ({"address": "127.0.0.1", "port": 0}, ("127.0.0.1", 0)),
-        ({"port": 9}, ("0.0.0.0", 9)),  # noqa: S104  # as above
-    ],
-)
-def test_listeners_bind_where_they_are_told(
-    given: dict[str, Any], expected: tuple[str, int]
-) -> None:
-    found = bootstrap(render(world(CART), SIDECAR), admin_port=7, **given)
-
-    (listener,) = found["static_resources"]["listeners"]
-    assert "bind_to_port" not in listener
-    place = listener["address"]["socket_address"]
-    assert (place["address"], place["port_value"]) == expected
-    admin = found["admin"]["address"]["socket_address"]
-    assert admin == {"address": "127.0.0.1", "port_value": 7}
 
 
 def test_secrets_of_files_are_read_from_the_files() -> None:
