@@ -1,7 +1,7 @@
 """What tests of any ledger need: a clock that stands still, and calls in few words."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
@@ -9,6 +9,7 @@ from extproc.ledger.bounds import Pace
 from extproc.ledger.port import NO_NOTES, OpenLedger, Standing
 from extproc.policy.budgets import Answer, Charge, Claim, Reserve, Settled, Settlement
 from extproc.policy.windows import Window
+from extproc.server.h2.asynchronous import Resumed
 
 T = TypeVar("T")
 
@@ -84,7 +85,7 @@ class Books:
         return self._loop.run_until_complete(call)
 
     def reserve(self, reservation: str, *claims: Claim, tenant: str = "acme") -> Answer:
-        return self.run(self.ledger.reserve(Reserve(reservation, tenant, claims)))
+        return self.run(_begun_outside(self.ledger.reserve(Reserve(reservation, tenant, claims))))
 
     def peek(self, reservation: str, *claims: Claim, tenant: str = "acme") -> Answer:
         return self.run(self.ledger.peek(Reserve(reservation, tenant, claims)))
@@ -112,3 +113,22 @@ class Books:
         """What is committed and what is reserved."""
         (standing,) = self.standing(claim, tenant=tenant, at=at)
         return standing.committed, standing.reserved
+
+
+async def _begun_outside(call: Coroutine[Any, Any, T]) -> T:
+    """Have it begun outside any task, and finished in one if it waits: as `server.h2` does."""
+    loop = asyncio.get_running_loop()
+    begun: asyncio.Future[Awaitable[T]] = loop.create_future()
+
+    def begin() -> None:
+        try:
+            waits_for = call.send(None)
+        except StopIteration as ended:
+            begun.set_result(asyncio.sleep(0, ended.value))
+        except Exception as error:  # noqa: BLE001  # it is the test's
+            begun.set_exception(error)
+        else:
+            begun.set_result(Resumed(call, waits_for))
+
+    loop.call_soon(begin)
+    return await (await begun)

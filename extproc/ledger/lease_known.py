@@ -76,7 +76,10 @@ class Known:
             end = stop / MICROSECONDS if start and stop else float("inf")
             account = self.account(start / MICROSECONDS, end, budget_of(field))
             account.stop, account.end = end, stop
-            account.committed, account.reserved, account.leased = committed, reserved, leased
+            if lost or account.heard[0] != reply.birth or mark >= account.heard:
+                account.committed, account.reserved, account.leased = committed, reserved, leased
+                account.heard = mark
+            # Else this was overtaken by the answer to something that was asked later.
         self._let_expire(reply)
         return lost
 

@@ -25,6 +25,7 @@ class Account:
         "begin",
         "committed",
         "end",
+        "heard",
         "leased",
         "opened",
         "reserved",
@@ -47,6 +48,8 @@ class Account:
         self.reserved = 0
         self.leased = 0
         """Of all replicas, as the store counts it."""
+        self.heard = (0, 0)
+        """The mark of the books when they said so."""
         self.room = 0
         """What may be decided here."""
         self.target = 0

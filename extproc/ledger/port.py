@@ -74,6 +74,9 @@ class Ledger(Protocol):
         Asking again with the same claims for a reservation that is held already answers with
         how its budgets stand, and takes nothing more. With other claims, or once it was
         settled or has expired, the answer is `Unavailable`.
+
+        May be begun outside a task (`Resumed` of `server.h2` does), and goes on within one where
+        it has to wait.
         """
 
     async def settle(

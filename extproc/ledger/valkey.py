@@ -198,10 +198,13 @@ class ValkeyLedger:
         book.ask(Question(ask, reply, at.steady, is_kept=is_kept), at)
         self._shelf.pump(book)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                answer = await answered
-        except TimeoutError:
-            return None
+            # No `asyncio.timeout`: that needs a task, and there may be none yet.
+            await asyncio.wait([answered], timeout=ANSWER_SECONDS_MAX)
+            if not answered.done():
+                return None
+        finally:
+            answered.cancel()  # nothing, where it has come
+        answer = answered.result()
         return None if is_away(answer) else answer
 
     def _do_without(self, book: Book, ask: Reserve) -> Answer:

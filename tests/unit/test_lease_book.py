@@ -169,3 +169,21 @@ def test_a_store_that_went_back_is_told_all_that_is_open(leased: Alone) -> None:
     assert leased.book.lost
     assert [name for name, *_ in leased.exchange(birth=2)["tells"]] == ["a"]
     assert leased.reserve("b", tokens(1)) is None
+
+
+def test_an_answer_that_was_overtaken_changes_no_account(leased: Alone) -> None:
+    told = reply(written=3, accounts=account(7, 0, 40))
+    overtaken = reply(written=2, accounts=account(0, 10, 40))
+    for answer in (told, overtaken):
+        leased.book.hear(answer, (1, 1))
+
+    known = leased.book.known.accounts[FIELD]
+    assert (known.committed, known.reserved) == (7, 0)
+
+
+def test_books_that_went_back_are_believed(leased: Alone) -> None:
+    leased.book.hear(reply(written=3, accounts=account(7, 0, 40)), (1, 1))
+    leased.book.hear(reply(written=2, accounts=account(0, 10, 40)), (1, 3))
+
+    known = leased.book.known.accounts[FIELD]
+    assert (known.committed, known.reserved, known.leased) == (0, 10, 40)
