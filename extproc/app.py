@@ -40,8 +40,8 @@ from extproc.server.servicer import Decided, Servicer, Watch, let_go
 from extproc.server.watcher import Watcher
 from extproc.tokens.counter import Counter
 
-Transport = Literal["grpcio", "h2"]
-"""What speaks gRPC: the `grpcio` package, or `extproc.server.h2`."""
+Transport = Literal["h2", "grpcio"]
+"""What speaks gRPC: `extproc.server.h2`, or the `grpcio` package."""
 
 LEARN_SECONDS: Final = 5.0
 """How often what was learnt, and what other replicas granted, comes into force."""
@@ -168,7 +168,7 @@ async def serve(
     *,
     on_ready: Callable[[str], None],
     source: Source | None = None,
-    transport: Transport = "grpcio",
+    transport: Transport = "h2",
     drain_seconds: float = DRAIN_SECONDS,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. `on_ready` is told each address in use.

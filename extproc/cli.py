@@ -49,8 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--transport",
         choices=TRANSPORTS,
-        help="what speaks gRPC: the grpcio package, or HTTP/2 of our own, which costs less;"
-        f" default: ${TRANSPORT_VARIABLE}, else grpcio",
+        help="what speaks gRPC: HTTP/2 of our own, or the grpcio package, which costs more;"
+        f" default: ${TRANSPORT_VARIABLE}, else {TRANSPORTS[0]}",
     )
     serve.set_defaults(run=_serve)
 
@@ -106,7 +106,7 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--settings", type=Path, required=True, metavar="FILE")
 
 
-TRANSPORTS: Final = ("grpcio", "h2")
+TRANSPORTS: Final = ("h2", "grpcio")
 TRANSPORT_VARIABLE: Final = "LLM_EXTPROC_TRANSPORT"
 """Says which transport where `--transport` does not: so a test run can be put on either."""
 
@@ -131,7 +131,7 @@ def _serve(options: argparse.Namespace) -> int:
     from extproc.selftest import SelfTestError  # noqa: PLC0415  # as above
     from extproc.server.reloading import Source  # noqa: PLC0415  # as above
 
-    transport: Any = options.transport or os.environ.get(TRANSPORT_VARIABLE, "grpcio")
+    transport: Any = options.transport or os.environ.get(TRANSPORT_VARIABLE, TRANSPORTS[0])
     if transport not in TRANSPORTS:
         print(f"{TRANSPORT_VARIABLE}: expected one of {', '.join(TRANSPORTS)}", file=sys.stderr)
         return EXIT_WRONG_INPUT

@@ -6,13 +6,15 @@ from collections.abc import Generator, Iterator, Mapping
 
 import pytest
 
+from extproc.cli import TRANSPORT_VARIABLE
 from extproc.demo import stage
 from tests.conformance.harness import Mesh, last_words, running
+from tests.conftest import CHOSEN
 
-VERSIONS = ("1.37.0", "1.40.0")
-"""The oldest that Istio has, and the newest that there is."""
+VERSIONS = {"1.37.0": "grpcio", "1.40.0": "h2"}
+"""The oldest that Istio has, and the newest that there is; and what our service speaks gRPC by."""
 
-ALL_VERSIONS = ("1.37.0", "1.38.3", "1.39.3", "1.40.0")
+ALL_VERSIONS = {"1.37.0": "grpcio", "1.38.3": "h2", "1.39.3": "grpcio", "1.40.0": "h2"}
 ON_ALL = ("test_mesh", "test_renderings", "test_mesh_limits", "test_fallback", "test_sidecar")
 """Tests of the rows of the mesh."""
 
@@ -41,17 +43,24 @@ def pytest_runtest_makereport(
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test on the oldest and the newest Envoy, and those of the mesh on all."""
+    """Run every test on the oldest and the newest Envoy, and those of the mesh on all.
+
+    So each runs on both transports; and on one alone if `LLM_EXTPROC_TRANSPORT` says so.
+    """
     if "envoy_version" in metafunc.fixturenames:
         name = metafunc.module.__name__.rpartition(".")[2]
         versions = ALL_VERSIONS if name in ON_ALL else VERSIONS
-        metafunc.parametrize("envoy_version", versions, indirect=True, scope="session")
+        pairs = [(version, CHOSEN or transport) for version, transport in versions.items()]
+        metafunc.parametrize("envoy_version", pairs, ids="-".join, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session")
-def envoy_version(request: pytest.FixtureRequest) -> str:
-    version: str = request.param
-    return version
+def envoy_version(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Which Envoy; and every service that is started meanwhile uses its transport."""
+    version, transport = request.param
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TRANSPORT_VARIABLE, transport)
+        yield version
 
 
 @pytest.fixture(scope="session")

@@ -282,8 +282,8 @@ SCENARIOS = (
     ),
     Scenario(
         "a full rate budget is refused, to be tried again",
-        Call(chat(max_tokens=200), tenant="per-minute"),
-        before=(Call(chat(max_tokens=200), tenant="per-minute"),),
+        Call(chat(max_tokens=280), tenant="per-minute"),
+        before=(Call(chat(max_tokens=280), tenant="per-minute"),),
         status=429,
         reason="rate_limited",
         says="rate_limit_exceeded",
@@ -303,8 +303,8 @@ SCENARIOS = (
     ),
     Scenario(
         "money that is gone is refused, not to be tried again",
-        Call(chat(max_tokens=100), tenant="broke"),
-        before=(Call(chat(max_tokens=100), tenant="broke"),),
+        Call(chat(max_tokens=160), tenant="broke"),
+        before=(Call(chat(max_tokens=160), tenant="broke"),),
         status=429,
         reason="budget_exhausted",
         says="insufficient_quota",

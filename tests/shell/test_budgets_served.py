@@ -4,12 +4,16 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from extproc.demo import stage
 from tests.conformance.harness import settings_in
 from tests.scenarios.table import Call, chat
 from tests.shell.harness import Client
 from tests.shell.test_budget_cli import ran
 from tests.shell.test_valkey_service import clients_of
+
+pytestmark = pytest.mark.usefixtures("transport")
 
 TENANT = "small"
 ONE = Call(chat(), tenant=None, headers={"authorization": f"Bearer sk-{TENANT}"})

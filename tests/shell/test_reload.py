@@ -22,6 +22,8 @@ from extproc.demo.process import Child, child
 from tests.scenarios.table import Call, chat
 from tests.shell.harness import Client, ask, body_of, head_of
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 SECONDS_MAX: Final = 30.0
 """Nothing takes so long but on a machine that does much else; what is promised is 2."""
 
@@ -377,7 +379,7 @@ def test_what_cannot_change_is_told_and_the_rest_comes_into_force(service: Servi
     service.until(lambda: not service.settings()["needs_restart"])
 
 
-RELOADS: Final = 50
+RELOADS: Final = 20
 
 
 def test_no_request_fails_while_settings_change_again_and_again(service: Service) -> None:

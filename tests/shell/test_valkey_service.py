@@ -15,6 +15,8 @@ from tests.scenarios.table import Call, chat
 from tests.shell.harness import Client
 from tests.valkeys import Server, running
 
+pytestmark = pytest.mark.usefixtures("transport")
+
 REPLICAS = 3
 LIMIT = 300
 ONE = Call(chat(), tenant=None, headers={"authorization": "Bearer sk-three-hundred-a-year"})

@@ -139,4 +139,4 @@ def test_a_transport_that_nobody_knows_is_one_line(
     monkeypatch.setenv("LLM_EXTPROC_TRANSPORT", "pigeon")
 
     assert main(["serve", "--settings", str(SETTINGS)]) == 2
-    assert capsys.readouterr().err == "LLM_EXTPROC_TRANSPORT: expected one of grpcio, h2\n"
+    assert capsys.readouterr().err == "LLM_EXTPROC_TRANSPORT: expected one of h2, grpcio\n"
