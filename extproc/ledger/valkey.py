@@ -199,13 +199,10 @@ class ValkeyLedger:
         self._shelf.pump(book)
         try:
             # No `asyncio.timeout`: that needs a task, and there may be none yet.
-            await asyncio.wait([answered], timeout=ANSWER_SECONDS_MAX)
-            if not answered.done():
-                return None
+            done, _ = await asyncio.wait([answered], timeout=ANSWER_SECONDS_MAX)
         finally:
             answered.cancel()  # nothing, where it has come
-        answer = answered.result()
-        return None if is_away(answer) else answer
+        return answered.result() if done and not is_away(answered.result()) else None
 
     def _do_without(self, book: Book, ask: Reserve) -> Answer:
         reason = self._link.reason or NO_ANSWER

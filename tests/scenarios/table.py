@@ -282,8 +282,8 @@ SCENARIOS = (
     ),
     Scenario(
         "a full rate budget is refused, to be tried again",
-        Call(chat(max_tokens=280), tenant="per-minute"),
-        before=(Call(chat(max_tokens=280), tenant="per-minute"),),
+        Call(chat(max_tokens=280), tenant="hourly"),
+        before=(Call(chat(max_tokens=280), tenant="hourly"),),
         status=429,
         reason="rate_limited",
         says="rate_limit_exceeded",
