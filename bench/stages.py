@@ -92,7 +92,7 @@ class Stages:
             lambda pair: pair[0].receive(pair[1]),
             list(zip(exchanges, heads, strict=True)),
         )
-        stage("answer headers", lambda _: encode(ReadBody()).SerializeToString(), exchanges)
+        stage("answer headers", lambda _: encode(ReadBody()), exchanges)
         bodies = stage(
             "decode body",
             lambda data: decode(ProcessingRequest.FromString(data)),
@@ -113,7 +113,7 @@ class Stages:
             lambda pair: pair[0].receive(pair[1]),
             list(zip(exchanges, answers, strict=True)),
         )
-        stage("answer body", lambda action: encode(action).SerializeToString(), routes)
+        stage("answer body", encode, routes)
         return found
 
 

@@ -276,9 +276,9 @@ class _Envoy:
         if self._answers and self._answers[0].HasField("request_headers"):
             yield self._body
 
-    async def write(self, answer: ProcessingResponse) -> None:
+    async def write(self, answer: bytes) -> None:
         """Take an answer."""
-        self._answers.append(answer)
+        self._answers.append(ProcessingResponse.FromString(answer))
 
     async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
         """The exchange failed.

@@ -11,7 +11,7 @@ from typing import Final
 
 import grpc
 import grpc.aio
-from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest, ProcessingResponse
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
 from extproc.exchange import actions
 from extproc.exchange.machine import Exchange
@@ -62,7 +62,6 @@ class Servicer:
         method = grpc.stream_stream_rpc_method_handler(
             self.process,
             request_deserializer=ProcessingRequest.FromString,
-            response_serializer=ProcessingResponse.SerializeToString,
         )
         return grpc.method_handlers_generic_handler(SERVICE, {"Process": method})
 

@@ -11,8 +11,8 @@ from extproc.exchange.events import AttemptHeaders, RequestBody, RequestHeaders
 from extproc.exchange.machine import Exchange
 from extproc.exchange.phases import ProtocolError
 from extproc.wire.decode import decode
-from extproc.wire.encode import encode
 from tests.scenarios.harness import Bare
+from tests.unit.test_wire import sent_for
 
 GPT4 = "p-0;ai-platform;gpt4-adapter;v1;Kubernetes"
 GPT35 = "p-1;ai-platform;gpt35-adapter;v1;Kubernetes"
@@ -110,7 +110,7 @@ def test_without_a_host_there_is_no_attempt() -> None:
 
 
 def test_a_kept_attempt_sends_no_body_to_us() -> None:
-    kept = encode(Keep({"served_model": "gpt-4"}))
+    kept = sent_for(Keep({"served_model": "gpt-4"}))
 
     assert kept.WhichOneof("response") == "request_headers"
     assert kept.mode_override.response_header_mode == kept.mode_override.SKIP
@@ -118,7 +118,7 @@ def test_a_kept_attempt_sends_no_body_to_us() -> None:
 
 
 def test_a_replaced_body_comes_with_its_length() -> None:
-    replaced = encode(Replace(b"{}", {"served_model": "m"}))
+    replaced = sent_for(Replace(b"{}", {"served_model": "m"}))
     common = replaced.request_body.response
 
     assert common.body_mutation.body == b"{}"
@@ -130,7 +130,7 @@ def test_a_replaced_body_comes_with_its_length() -> None:
 
 
 def test_a_body_that_stays_is_not_touched() -> None:
-    common = encode(Replace(None, {})).request_body.response
+    common = sent_for(Replace(None, {})).request_body.response
 
     assert not common.HasField("body_mutation")
     assert not common.HasField("header_mutation")

@@ -8,11 +8,12 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     HttpHeaders,
     HttpTrailers,
     ProcessingRequest,
+    ProcessingResponse,
     ProtocolConfiguration,
 )
 from google.protobuf.json_format import MessageToDict
 
-from extproc.exchange.actions import PassThrough, ReadBody, Reject, Route
+from extproc.exchange.actions import Final, PassThrough, ReadBody, Reject, Route
 from extproc.exchange.events import RequestBody, RequestHeaders
 from extproc.exchange.phases import ProtocolError
 from extproc.wire.decode import decode
@@ -24,6 +25,13 @@ def headers(*pairs: tuple[str, bytes], end_of_stream: bool = False) -> Processin
     return ProcessingRequest(
         request_headers=HttpHeaders(headers=found, end_of_stream=end_of_stream)
     )
+
+
+def sent_for(action: Final | ReadBody) -> ProcessingResponse:
+    """What Envoy will read."""
+    sent = ProcessingResponse()
+    sent.ParseFromString(encode(action))
+    return sent
 
 
 def test_headers_become_a_mapping() -> None:
@@ -114,11 +122,11 @@ def test_a_body_that_would_come_in_pieces_is_refused(mode: int, is_served: bool)
 
 
 def test_reading_the_body_changes_nothing() -> None:
-    assert MessageToDict(encode(ReadBody())) == {"requestHeaders": {"response": {}}}
+    assert MessageToDict(sent_for(ReadBody())) == {"requestHeaders": {"response": {}}}
 
 
 def test_passing_through_turns_every_later_message_off() -> None:
-    sent = encode(PassThrough(()))
+    sent = sent_for(PassThrough(()))
 
     assert sent.mode_override.request_body_mode == ProcessingMode.NONE
     assert not sent.request_headers.response.clear_route_cache
@@ -126,14 +134,14 @@ def test_passing_through_turns_every_later_message_off() -> None:
 
 
 def test_a_header_that_is_taken_off_makes_the_route_be_chosen_anew() -> None:
-    common = encode(PassThrough(("x-llm-tier",))).request_headers.response
+    common = sent_for(PassThrough(("x-llm-tier",))).request_headers.response
 
     assert list(common.header_mutation.remove_headers) == ["x-llm-tier"]
     assert common.clear_route_cache
 
 
 def test_a_route_is_headers_in_raw_values_a_fresh_route_and_metadata() -> None:
-    sent = encode(
+    sent = sent_for(
         Route((("x-llm-tier", b"premium"),), ("x-llm-stream",), {"n": 1, "o": {"p": "q"}}, None)
     )
 
@@ -151,13 +159,15 @@ def test_a_route_is_headers_in_raw_values_a_fresh_route_and_metadata() -> None:
 
 
 def test_a_rewritten_body_goes_back_whole() -> None:
-    sent = encode(Route((), (), {}, b"{}"))
+    sent = sent_for(Route((), (), {}, b"{}"))
 
     assert sent.request_body.response.body_mutation.body == b"{}"
 
 
 def test_a_refusal_is_an_answer_of_its_own() -> None:
-    sent = encode(Reject(429, (("retry-after", b"7"),), b"{}", "llm_rate_limited", {"reason": "r"}))
+    sent = sent_for(
+        Reject(429, (("retry-after", b"7"),), b"{}", "llm_rate_limited", {"reason": "r"})
+    )
 
     immediate = sent.immediate_response
     assert (immediate.status.code, immediate.body, immediate.details) == (

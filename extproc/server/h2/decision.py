@@ -127,7 +127,7 @@ class Decision:
         return self._exchange
 
     def _answer(self, action: actions.Final | actions.ReadBody, began: float) -> None:
-        answer = encode(action).SerializeToString()
+        answer = encode(action)
         self._seconds += perf_counter() - began
         # From here on Envoy may hear of it.
         self._is_held_in_vain = False
