@@ -136,7 +136,7 @@ class _Test:
             SelfTestError: it is let in all the same.
         """
         tenant = self._settings.tenants[name]
-        if any(budget.is_suspension for budget in tenant.budgets):
+        if tenant.is_suspended:
             answer = await self._ask(name, self._new_ledger())
             if answer.fault != Fault.TENANT_SUSPENDED:
                 raise _error(answer, name, "is suspended")
@@ -162,7 +162,7 @@ class _Test:
             if answer.fault != Fault.UNKNOWN_TENANT:
                 raise _error(answer, "nobody", "is no tenant")
         for name, tenant in self._settings.tenants.items():
-            if not any(budget.is_suspension for budget in tenant.budgets):
+            if not tenant.is_suspended:
                 answer = await self._ask(name, self._new_ledger(), body=_GARBAGE)
                 if answer.fault != Fault.MALFORMED_REQUEST:
                     raise _error(answer, name, "sent what can't be read")

@@ -71,19 +71,19 @@ def route(  # noqa: PLR0913  # each is a part of what goes back
 
 
 def _metadata_of_route(decision: Decision, routed: Routed, reservation: str) -> dict[str, Any]:
-    metadata = metadata_of(decision) | {
-        "outcome": "routed",
-        "tier": routed.tier,
-        "model": routed.model,
-        "priority": routed.priority,
-        "prompt_tokens": routed.prompt_tokens,
-        "reservation": reservation,
-        "reserved": holds_text(routed.claims, routed.window_starts),
-    }
+    metadata = metadata_of(decision)
+    metadata["outcome"] = "routed"
+    metadata["tier"] = routed.tier
+    metadata["model"] = routed.model
+    metadata["priority"] = routed.priority
+    metadata["prompt_tokens"] = routed.prompt_tokens
+    metadata["reservation"] = reservation
+    metadata["reserved"] = holds_text(routed.claims, routed.window_starts)
     if routed.downgraded_from:
         metadata["downgraded_from"] = routed.downgraded_from
         metadata["reason"] = decision.tried[0].failure
-    return metadata | _metadata_of_budget(routed.balances)
+    _put_budget(metadata, routed.balances)
+    return metadata
 
 
 def metadata_of(decision: Decision) -> dict[str, Any]:
@@ -115,20 +115,17 @@ def reject(dialect: Dialect, refused: Refused, metadata: dict[str, Any]) -> Reje
     if fault.status == 429 and (refused.retry_after_seconds or 1e9) > RETRY_AFTER_SECONDS_MAX:  # noqa: PLR2004
         headers.append(("x-should-retry", b"false"))
     headers.extend(_budget_headers(refused.balances))
-    return Reject(
-        fault.status,
-        tuple(headers),
-        error_body(dialect, fault, refused.message, param=refused.param),
-        names.DETAILS_PREFIX + fault,
-        metadata
-        | {"outcome": "refused", "reason": fault.value, "dialect": dialect.value}
-        | _metadata_of_budget(refused.balances),
-    )
+    metadata = metadata | {"outcome": "refused", "reason": fault.value, "dialect": dialect.value}
+    _put_budget(metadata, refused.balances)
+    body = error_body(dialect, fault, refused.message, param=refused.param)
+    return Reject(fault.status, tuple(headers), body, names.DETAILS_PREFIX + fault, metadata)
 
 
 def warnings_of(budgets: tuple[Budget, ...], balances: tuple[Balance, ...]) -> tuple[str, ...]:
     """The highest share of `warn_at` that each budget has reached: `month 0.8`."""
     shares = {budget.id: budget.warn_at for budget in budgets if budget.warn_at}
+    if not shares:
+        return ()
     found = []
     for balance in balances:
         used = balance.limit - balance.remaining
@@ -140,24 +137,27 @@ def warnings_of(budgets: tuple[Budget, ...], balances: tuple[Balance, ...]) -> t
 
 def tightest(balances: tuple[Balance, ...]) -> Balance | None:
     """The budget with the smallest share left."""
-    return min(balances, key=lambda b: b.remaining / b.limit if b.limit else -1.0, default=None)
+    if len(balances) < 2:  # noqa: PLR2004  # nothing to compare
+        return balances[0] if balances else None
+    return min(balances, key=_share_left)
 
 
-def _metadata_of_budget(balances: tuple[Balance, ...]) -> dict[str, Any]:
+def _share_left(balance: Balance) -> float:
+    return balance.remaining / balance.limit if balance.limit else -1.0
+
+
+def _put_budget(metadata: dict[str, Any], balances: tuple[Balance, ...]) -> None:
     balance = tightest(balances)
     if balance is None:
-        return {}
-    found: dict[str, Any] = {
-        "budget_policy": balance.budget,
-        "budget_unit": balance.unit,
-        "budget_limit": balance.limit,
-        "budget_remaining": balance.remaining,
-    }
+        return
+    metadata["budget_policy"] = balance.budget
+    metadata["budget_unit"] = balance.unit
+    metadata["budget_limit"] = balance.limit
+    metadata["budget_remaining"] = balance.remaining
     if balance.reset_seconds is not None:
-        found["budget_reset"] = round(balance.reset_seconds, 3)
+        metadata["budget_reset"] = round(balance.reset_seconds, 3)
     if balance.window_seconds is not None:
-        found["budget_window"] = balance.window_seconds
-    return found
+        metadata["budget_window"] = balance.window_seconds
 
 
 def _budget_headers(balances: tuple[Balance, ...]) -> list[Header]:

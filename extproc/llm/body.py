@@ -33,11 +33,8 @@ class Malformed(NamedTuple):
         return f"{self.path}: {self.reason}"
 
 
-class Span(NamedTuple):
-    """Where a value stands: `body[start:end]`, its own quotes or brackets included."""
-
-    start: int
-    end: int
+Span = tuple[int, int]
+"""Where a value stands: `body[start:end]`, its own quotes or brackets included."""
 
 
 class Splice(NamedTuple):
@@ -56,7 +53,7 @@ class JsonObject(NamedTuple):
 
 _REPEATED: Final = Malformed("$", "a key stands twice")
 _RAW: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_KEY: Final = re.compile(rb'[\s,{]*"(?:[^"\\]|\\.)*"\s*:\s*', re.DOTALL)
+_KEY: Final = re.compile(rb'[\s,{]*"[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:\s*+', re.DOTALL)
 _NOT_STRUCTURE: Final = bytes(set(range(256)) - set(b'"[]{},'))
 _STEPS: Final = bytes.maketrans(b'{[}],"', b"\x01\x01\xff\xff\x00\x02")
 """An opening is a step of 1, a closing one of -1, a comma none; a quote is `_QUOTE`."""
@@ -70,7 +67,7 @@ def read_object(data: bytes) -> JsonObject | Malformed:
     Refused, since two readers may take them for different requests: a key that stands twice,
     invalid UTF-8, NaN and Infinity (RFC 8259 has neither), and what nests too deep.
     """
-    if not data.strip():
+    if not data or data.isspace():
         return Malformed("$", "the body is empty; expected a JSON object")
     excess = _excess(data)
     if excess:
@@ -120,7 +117,7 @@ def _locate(data: bytes, values: Mapping[str, msgspec.Raw]) -> JsonObject | Malf
         if not data.startswith(text, start):
             return _REPEATED
         position = start + len(text)
-        spans[key] = Span(start, position)
+        spans[key] = (start, position)
     is_whole = not values or data[position:].strip() == b"}"
     return JsonObject(data, spans) if is_whole else _REPEATED
 
@@ -132,8 +129,9 @@ def _excess(data: bytes) -> str:
     object of each item. Up to the first byte that is no JSON, strings are told from structure
     as a decoder does; beyond it the decoder will not get.
     """
-    openings = data.count(b"{") + data.count(b"[")
-    if openings <= NESTING_MAX and data.count(b",") <= ITEMS_MAX:
+    if data.count(b"{") + data.count(b"[") <= NESTING_MAX and (
+        len(data) <= ITEMS_MAX or data.count(b",") <= ITEMS_MAX
+    ):
         return ""
     without_escapes = data.replace(b"\\\\", b"").replace(b'\\"', b"")
     structure = without_escapes.translate(None, _NOT_STRUCTURE).translate(_STEPS)

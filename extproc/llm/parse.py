@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from extproc.llm.body import JsonObject, Malformed, Span, Splice, malformed, read_object
+from extproc.llm.body import JsonObject, Malformed, Splice, malformed, read_object
 from extproc.llm.dialects import Dialect
 from extproc.llm.request import Image, LlmRequest, Message
 from extproc.llm.shapes import (
@@ -160,17 +160,18 @@ def _usage_splice(body: JsonObject, call: Chat | Completions) -> Splice | Malfor
     at = body.spans.get("stream_options")
     if at is None:
         start = body.data.index(b"{") + 1
-        return Splice(Span(start, start), b'"stream_options":{"include_usage":true},')
+        return Splice((start, start), b'"stream_options":{"include_usage":true},')
     if options is None:
         return Splice(at, b'{"include_usage":true}')
-    inner = read_object(body.data[at.start : at.end])
+    start, end = at
+    inner = read_object(body.data[start:end])
     if isinstance(inner, Malformed):
         return inner._replace(path="$.stream_options" + inner.path.removeprefix("$"))
     value = inner.spans.get("include_usage")
     if value is not None:
-        return Splice(Span(at.start + value.start, at.start + value.end), b"true")
+        return Splice((start + value[0], start + value[1]), b"true")
     comma = b"," if inner.spans else b""
-    return Splice(Span(at.start + 1, at.start + 1), b'"include_usage":true' + comma)
+    return Splice((start + 1, start + 1), b'"include_usage":true' + comma)
 
 
 def _parse_embeddings(dialect: Dialect, body: JsonObject) -> LlmRequest | Malformed:
@@ -279,8 +280,9 @@ def _schema(response_format: msgspec.Raw) -> tuple[str, ...]:
 
 
 def _larger(one: int | None, other: int | None) -> int | None:
-    given = [value for value in (one, other) if value is not None]
-    return max(given, default=None)
+    if one is None or other is None:
+        return other if one is None else one
+    return max(one, other)
 
 
 _CHAT: Final = msgspec.json.Decoder(Chat)

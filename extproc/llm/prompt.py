@@ -16,7 +16,7 @@ whichever it would move inwards, stays unscaled.
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from extproc.llm.framing import CALL, ROLES, Framing, framing_of
@@ -26,37 +26,32 @@ from extproc.llm.request import LlmRequest, Message
 from extproc.llm.tools import JSON_SHARE, tool_texts
 
 
-class TextCount(NamedTuple):
-    """Tokens of some texts. The true number lies between `tokens_min` and `tokens_max`."""
-
-    tokens: int
-    tokens_min: int
-    tokens_max: int
-
-    @property
-    def is_exact(self) -> bool:
-        """Whether every text was counted, none estimated."""
-        return self.tokens_min == self.tokens_max
-
-
 class TextCounter(Protocol):
     """Counts texts in an encoding, in bounded time, whatever they hold."""
 
-    def count(self, encoding: str, texts: tuple[str, ...]) -> TextCount:
+    def count(self, encoding: str, texts: Sequence[str]) -> Range:
         """Count the tokens of `texts`, each for itself, special tokens as plain text."""
+
+
+PARTS: Final = ("messages", "framing", "names", "tool_calls", "tools", "images", "token_ids")
 
 
 class PromptCount(NamedTuple):
     """The tokens of a whole prompt.
 
-    `parts` maps messages, framing, names, tool_calls, tools, images, token_ids to tokens (before
-    `scale`). A provider will count between `tokens_min` and `tokens_max`, as far as is known.
+    A provider will count between `tokens_min` and `tokens_max`, as far as is known.
     """
 
     tokens: int
     tokens_min: int
     tokens_max: int
-    parts: dict[str, int]
+    found: Mapping[str, Range]
+    """What it is made of, before `scale`, without what there is none of."""
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Tokens of messages, framing, names, tool_calls, tools, images and token_ids."""
+        return {name: self.found.get(name, NOTHING).tokens for name in PARTS}
 
 
 def count_prompt(
@@ -68,7 +63,7 @@ def count_prompt(
     found = {"messages": count(_texts(request, framing))}
     if request.messages:
         found["framing"] = _framing(request.messages, framing, count)
-    extras = [message for message in request.messages if _has_extras(message)]
+    extras = [one for one in request.messages if one.name or one.tool_calls or one.images]
     if extras:
         found["names"] = _names(extras, framing, count)
         found["tool_calls"] = _tool_calls(extras, framing, count)
@@ -83,19 +78,14 @@ def count_prompt(
     if request.token_ids:
         found["token_ids"] = exactly(request.token_ids)
         total = total.plus(found["token_ids"])
-    parts = _NO_PARTS | {name: part.tokens for name, part in found.items()}
-    return PromptCount(*total, parts)
+    return PromptCount(*total, found)
 
-
-_NO_PARTS: Final = dict.fromkeys(
-    ("messages", "framing", "names", "tool_calls", "tools", "images", "token_ids"), 0
-)
 
 _Count = Callable[[Sequence[str]], Range]
 
 
 def _count(counter: TextCounter, encoding: str, texts: Sequence[str]) -> Range:
-    return Range(*counter.count(encoding, tuple(texts))) if texts else NOTHING
+    return counter.count(encoding, texts) if texts else NOTHING
 
 
 def _texts(request: LlmRequest, framing: Framing) -> list[str]:
@@ -111,10 +101,6 @@ def _framing(messages: Sequence[Message], framing: Framing, count: _Count) -> Ra
     unknown = [message.role for message in messages if message.role not in ROLES]
     around = framing.around(messages=len(messages), roles=len(messages) - len(unknown))
     return around.plus(count(unknown)) if unknown else around
-
-
-def _has_extras(message: Message) -> bool:
-    return bool(message.name or message.tool_calls or message.images)
 
 
 def _names(messages: Sequence[Message], framing: Framing, count: _Count) -> Range:

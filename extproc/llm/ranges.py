@@ -10,6 +10,11 @@ class Range(NamedTuple):
     tokens_min: int
     tokens_max: int
 
+    @property
+    def is_exact(self) -> bool:
+        """Whether nothing of it was estimated."""
+        return self.tokens_min == self.tokens_max
+
     def plus(self, other: "Range") -> "Range":
         """Return both together."""
         return Range(

@@ -54,4 +54,4 @@ class LlmRequest(msgspec.Struct, frozen=True):
     @property
     def images(self) -> int:
         """Pictures in the whole prompt."""
-        return sum(len(message.images) for message in self.messages)
+        return sum([len(message.images) for message in self.messages])

@@ -193,9 +193,11 @@ def claims_of(
 ) -> tuple[Claim, ...]:
     """What `demand` takes of each budget that covers this tier and model."""
     return tuple(
-        _claim(budget, model, demand)
-        for budget in budgets
-        if budget.covers(tier=tier, model=model_name)
+        [
+            _claim(budget, model, demand)
+            for budget in budgets
+            if budget.covers(tier=tier, model=model_name)
+        ]
     )
 
 

@@ -50,17 +50,18 @@ class Score(NamedTuple):
 
 def score_of(weights: Complexity, request: LlmRequest, *, prompt_tokens: int) -> Score:
     """Score a request whose prompt has `prompt_tokens`; reasons that add nothing are left out."""
-    values = (
+    reasons = []
+    points = 0.0
+    for name, feature, value in (
         ("prompt_tokens", weights.prompt_tokens, prompt_tokens),
         ("turns", weights.turns, len(request.messages)),
         ("tools", weights.tools, len(request.tools)),
         ("images", weights.images, request.images),
         ("output_tokens", weights.output_tokens, request.output_tokens_max or 0),
         ("choices", weights.choices, request.choices - 1),
-    )
-    reasons = tuple(
-        Reason(name, value, feature.weight * min(1.0, value / feature.full_at))
-        for name, feature, value in values
-        if value > 0 and feature.weight > 0
-    )
-    return Score(min(1.0, sum(reason.points for reason in reasons)), reasons)
+    ):
+        if value > 0 and feature.weight > 0:
+            added = feature.weight * min(1.0, value / feature.full_at)
+            reasons.append(Reason(name, value, added))
+            points += added
+    return Score(min(1.0, points), tuple(reasons))

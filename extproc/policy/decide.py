@@ -118,7 +118,7 @@ def admit(policy: Policy, evidence: Evidence) -> Admitted | Refused:
         return Refused(Fault.UNKNOWN_TENANT, "The API key or tenant is missing or not known.")
     else:
         admitted = Admitted(policy.unknown_tenant, "unknown_tenant")
-    if any(budget.is_suspension for budget in policy.tenants[admitted.tenant].budgets):
+    if policy.tenants[admitted.tenant].is_suspended:
         return Refused(Fault.TENANT_SUSPENDED, "This tenant is suspended.")
     return admitted
 
@@ -230,7 +230,6 @@ def _ask(
             param="messages",
             may_downgrade=True,
         )
-    movable = {budget.id for budget in budgets if budget.on_exhausted == "downgrade"}
     for claim in offer.claims:
         if claim.amount > claim.limit > 0:
             return Refused(
@@ -238,7 +237,7 @@ def _ask(
                 f"Budget {claim.budget!r} can never hold this request: it takes"
                 f" {claim.amount - claim.limit} {_unit(claim)} more than the whole limit."
                 " Ask for less output or send a shorter prompt.",
-                may_downgrade=claim.budget in movable,
+                may_downgrade=claim.budget in _movable(budgets),
             )
     if not offer.claims:
         return Reserved(inquiry.reservation, (), ())
@@ -247,6 +246,7 @@ def _ask(
         case Reserved():
             return answer
         case Denied(exhausted):
+            movable = _movable(budgets)
             may_downgrade = all(balance.budget in movable for balance in exhausted)
             return refuse_denied(
                 exhausted, reservation=inquiry.reservation, may_downgrade=may_downgrade
@@ -254,6 +254,11 @@ def _ask(
         case Unavailable():
             message = "Budgets cannot be checked at the moment."
             return Refused(Fault.LEDGER_UNAVAILABLE, message, retry_after_seconds=1)
+
+
+def _movable(budgets: tuple[Budget, ...]) -> set[str]:
+    """Those that a request may leave for a cheaper tier when they are used up."""
+    return {budget.id for budget in budgets if budget.on_exhausted == "downgrade"}
 
 
 def _routed(

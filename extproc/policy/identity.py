@@ -7,6 +7,7 @@ not a tenant of that name exists. Secrets are compared by hash and kept nowhere.
 import hashlib
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
@@ -37,13 +38,22 @@ class ApiKey(Section, frozen=True, kw_only=True):
     file: str
 
 
-class IdentitySource(Section, frozen=True, kw_only=True):
+class IdentitySource(Section, frozen=True, kw_only=True, dict=True):
     """One way to tell the tenant. Exactly one field is given."""
 
     jwt_claim: str | None = None
     spiffe: str | None = None
     api_key: ApiKey | None = None
     header: HeaderName | None = None
+
+    @cached_property
+    def title(self) -> str:
+        """What it is called in logs and metadata."""
+        if self.jwt_claim is not None:
+            return f"jwt_claim {self.jwt_claim}"
+        if self.spiffe is not None:
+            return "spiffe"
+        return "api_key" if self.api_key is not None else f"header {self.header}"
 
 
 class Evidence(NamedTuple):
@@ -73,23 +83,21 @@ def identify(
     `keys` maps the SHA-256 of an API key, in lower-case hex, to a tenant.
     """
     for source in sources:
-        name, kind = _ask(source, keys, evidence)
+        name = _ask(source, keys, evidence)
         if name and len(name) <= TENANT_CHARS_MAX:
-            return Identified(name, kind)
+            return Identified(name, source.title)
     return None
 
 
-def _ask(
-    source: IdentitySource, keys: Mapping[str, str], evidence: Evidence
-) -> tuple[str | None, str]:
+def _ask(source: IdentitySource, keys: Mapping[str, str], evidence: Evidence) -> str | None:
     if source.jwt_claim is not None:
-        return _claim(evidence.jwt, source.jwt_claim), f"jwt_claim {source.jwt_claim}"
+        return _claim(evidence.jwt, source.jwt_claim)
     if source.spiffe is not None:
         found = re.search(source.spiffe, evidence.peer_uri) if evidence.peer_uri else None
-        return found and found.group("tenant"), "spiffe"
+        return found and found.group("tenant")
     if source.api_key is not None:
-        return _key_owner(source.api_key, keys, evidence.headers), "api_key"
-    return evidence.headers.get(source.header or ""), f"header {source.header}"
+        return _key_owner(source.api_key, keys, evidence.headers)
+    return evidence.headers.get(source.header or "")
 
 
 def _claim(jwt: Mapping[str, Any], name: str) -> str | None:

@@ -3,7 +3,7 @@
 import math
 import operator
 from decimal import Decimal
-from functools import lru_cache
+from functools import cached_property
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -24,7 +24,7 @@ OUTPUT_TOKENS_EXPECTED: Final = 512
 _NOTHING: Final = Decimal(0)
 
 
-class Price(Section, frozen=True, kw_only=True):
+class Price(Section, frozen=True, kw_only=True, dict=True):
     """US dollars per million tokens, as providers publish them."""
 
     input: UsdPerMillion = Decimal(0)
@@ -39,21 +39,29 @@ class Price(Section, frozen=True, kw_only=True):
         One dollar per million tokens is one micro-dollar a token. How much of the prompt will
         be written to a cache, and how much of the answer will be thoughts, nobody knows yet.
         """
-        per, prompt_rate, output_rate = _integers(
+        per, prompt_rate, output_rate = self._rates_max
+        return -(-(prompt_rate * prompt_tokens + output_rate * output_tokens) // per)
+
+    @cached_property
+    def _rates_max(self) -> tuple[int, ...]:
+        return _integers(
             max(self.input, self.cache_write or _NOTHING),
             max(self.output, self.reasoning or _NOTHING),
         )
-        return -(-(prompt_rate * prompt_tokens + output_rate * output_tokens) // per)
 
-    def cost_micro_usd(self, usage: Usage) -> int:
-        """What an answer cost, in micro-dollars, rounded up; each kind of token at its price."""
-        per, *rates = _integers(
+    @cached_property
+    def _rates(self) -> tuple[int, ...]:
+        return _integers(
             self.input,
             self.input if self.cached_input is None else self.cached_input,
             self.input if self.cache_write is None else self.cache_write,
             self.output,
             self.output if self.reasoning is None else self.reasoning,
         )
+
+    def cost_micro_usd(self, usage: Usage) -> int:
+        """What an answer cost, in micro-dollars, rounded up; each kind of token at its price."""
+        per, *rates = self._rates
         tokens = (
             usage.prompt - usage.cached - usage.cache_write,
             usage.cached,
@@ -65,7 +73,6 @@ class Price(Section, frozen=True, kw_only=True):
         return -(-cost // per)
 
 
-@lru_cache(maxsize=4096)
 def _integers(*prices: Decimal) -> tuple[int, ...]:
     """A denominator, and each price over it: integers add up in half the time."""
     ratios = [price.as_integer_ratio() for price in prices]

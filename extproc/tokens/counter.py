@@ -1,10 +1,10 @@
 """The `TextCounter` of the running service: exact while texts are small, bounded always."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from extproc.llm.prompt import TextCount
+from extproc.llm.ranges import Range
 from extproc.tokens.cache import CountCache
 from extproc.tokens.encodings import Encoder, Engine, load
 from extproc.tokens.estimate import estimate
@@ -49,7 +49,7 @@ class Counter:
         """Which engine counts in each encoding that is loaded."""
         return {name: loaded.encoder.engine for name, loaded in self._loaded.items()}
 
-    def count(self, encoding: str, texts: tuple[str, ...]) -> TextCount:
+    def count(self, encoding: str, texts: Sequence[str]) -> Range:
         """Count the tokens of `texts`, each for itself, special tokens as plain text.
 
         Raises:
@@ -58,7 +58,7 @@ class Counter:
         encoder, cache = self._of(encoding)
         if self._is_counted(texts):
             tokens = sum(map(cache.count, texts))
-            return TextCount(tokens, tokens, tokens)
+            return Range(tokens, tokens, tokens)
         return estimate(texts, encoder, sample_bytes_max=self._exact_bytes, seed=self._key)
 
     def _of(self, encoding: str) -> _Loaded:
@@ -69,7 +69,7 @@ class Counter:
             self._loaded[encoding] = loaded
         return loaded
 
-    def _is_counted(self, texts: tuple[str, ...]) -> bool:
+    def _is_counted(self, texts: Sequence[str]) -> bool:
         """Whether `texts` are small enough. Most are by far, which is known without encoding."""
         characters = sum(map(len, texts))
         if characters * CHARACTER_BYTES_MAX <= self._exact_bytes:

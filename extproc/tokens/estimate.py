@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from extproc.llm.prompt import TextCount
+from extproc.llm.ranges import Range
 from extproc.tokens.encodings import Encoder
 from extproc.tokens.normal import utf8
 
@@ -43,7 +43,7 @@ _CONTINUED: Final = 0x80
 
 def estimate(
     texts: Sequence[str], encoder: Encoder, *, sample_bytes_max: int, seed: bytes
-) -> TextCount:
+) -> Range:
     """Estimate the tokens of `texts` from no more than `sample_bytes_max` of their UTF-8.
 
     The same texts and `seed` give the same answer. Too small a sample is no sample: the answer
@@ -97,7 +97,7 @@ def _errors(densities: list[float], density_max: int) -> tuple[float, float]:
     return spread + rare, CUT_TOKENS_MAX / CELL_BYTES
 
 
-def _within(limits: tuple[int, int], tokens: int, least: float, most: float) -> TextCount:
+def _within(limits: tuple[int, int], tokens: int, least: float, most: float) -> Range:
     """Keep the bounds to what no text of that size can have less or more of."""
     least, most = max(least, limits[0]), min(most, limits[1])
-    return TextCount(round(min(max(tokens, least), most)), int(least), int(most))
+    return Range(round(min(max(tokens, least), most)), int(least), int(most))

@@ -7,16 +7,17 @@ import json
 import random
 import sys
 import unicodedata
+from collections.abc import Sequence
 from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extproc.llm.body import Span
 from extproc.llm.dialects import Dialect
 from extproc.llm.images import family_of, image_tokens, size_of
-from extproc.llm.prompt import TextCount, count_prompt
+from extproc.llm.prompt import count_prompt
+from extproc.llm.ranges import Range
 from extproc.llm.request import Image, LlmRequest, Message
 from extproc.llm.tools import tool_texts
 from extproc.policy.models import Encoding
@@ -133,10 +134,10 @@ def test_texts_count_the_same_together_as_alone(several: list[str]) -> None:
 class Characters:
     """A counter that keeps the port's contract: one token a character."""
 
-    def count(self, encoding: str, texts: tuple[str, ...]) -> TextCount:
+    def count(self, encoding: str, texts: Sequence[str]) -> Range:
         assert encoding in ENCODINGS
         tokens = sum(map(len, texts))
-        return TextCount(tokens, tokens, tokens)
+        return Range(tokens, tokens, tokens)
 
 
 images = st.builds(
@@ -167,7 +168,7 @@ requests = st.builds(
     LlmRequest,
     dialect=st.sampled_from(Dialect),
     model=st.just("m"),
-    model_span=st.just(Span(0, 0)),
+    model_span=st.just((0, 0)),
     messages=st.lists(messages, max_size=4).map(tuple),
     texts=st.lists(any_text, max_size=2).map(tuple),
     token_ids=st.integers(0, 10**6),

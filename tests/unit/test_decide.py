@@ -1,14 +1,14 @@
 """extproc/policy/decide.py and extproc/policy/refusals.py"""
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from extproc.llm.body import Span
 from extproc.llm.dialects import Dialect
 from extproc.llm.errors import Fault
-from extproc.llm.prompt import TextCount
+from extproc.llm.ranges import Range
 from extproc.llm.request import LlmRequest, Message
 from extproc.policy.budgets import (
     Answer,
@@ -39,10 +39,10 @@ class Words:
     def __init__(self) -> None:
         self.asked: list[str] = []
 
-    def count(self, encoding: str, texts: tuple[str, ...]) -> TextCount:
+    def count(self, encoding: str, texts: Sequence[str]) -> Range:
         self.asked.append(encoding)
         tokens = sum(len(text.split()) for text in texts)
-        return TextCount(tokens, tokens, tokens)
+        return Range(tokens, tokens, tokens)
 
 
 def model(**fields: Any) -> Model:
@@ -87,7 +87,7 @@ def run(
     known: dict[str, Any] = {
         "dialect": Dialect.OPENAI_CHAT,
         "model": "big",
-        "model_span": Span(0, 0),
+        "model_span": (0, 0),
         "messages": (Message("user", ("one two three",)),),
         "output_tokens_max": 10,
     }

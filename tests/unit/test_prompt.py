@@ -2,15 +2,16 @@
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import pytest
 
-from extproc.llm.body import Span
 from extproc.llm.dialects import Dialect
 from extproc.llm.framing import CALL, HARMONY, LLAMA_3, ROLES, framing_of
 from extproc.llm.parse import parse_request
-from extproc.llm.prompt import PromptCount, TextCount, count_prompt
+from extproc.llm.prompt import PromptCount, count_prompt
+from extproc.llm.ranges import Range
 from extproc.llm.request import Image, LlmRequest, Message
 from extproc.llm.tools import tool_texts
 from extproc.policy.models import Encoding
@@ -87,19 +88,19 @@ class Words:
         self.asked: list[str] = []
         self._spread = spread
 
-    def count(self, encoding: str, texts: tuple[str, ...]) -> TextCount:
+    def count(self, encoding: str, texts: Sequence[str]) -> Range:
         assert encoding in get_args(Encoding)
-        assert isinstance(texts, tuple)
+        assert not isinstance(texts, str)
         self.asked.extend(texts)
         tokens = sum(len(text.split()) for text in texts)
-        return TextCount(tokens, max(tokens - self._spread, 0), tokens + self._spread)
+        return Range(tokens, max(tokens - self._spread, 0), tokens + self._spread)
 
 
 def request(*messages: Message, **fields: Any) -> LlmRequest:
     known: dict[str, Any] = {
         "dialect": Dialect.OPENAI_CHAT,
         "model": "gpt-4",
-        "model_span": Span(0, 0),
+        "model_span": (0, 0),
         "messages": messages,
     }
     return LlmRequest(**(known | fields))
@@ -465,7 +466,7 @@ def test_a_plain_chat_asks_the_counter_once() -> None:
     class Once(Words):
         calls = 0
 
-        def count(self, encoding: str, texts: tuple[str, ...]) -> TextCount:
+        def count(self, encoding: str, texts: Sequence[str]) -> Range:
             self.calls += 1
             return super().count(encoding, texts)
 

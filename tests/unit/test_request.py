@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.llm.body import Malformed, Span, Splice
+from extproc.llm.body import Malformed, Splice
 from extproc.llm.dialects import Dialect
 from extproc.llm.parse import BATCH_MAX, parse_request
 from extproc.llm.request import Image, LlmRequest, Message
@@ -60,7 +60,7 @@ def test_a_chat_is_read_whole() -> None:
     assert request == LlmRequest(
         dialect=Dialect.OPENAI_CHAT,
         model="m",
-        model_span=Span(10, 13),
+        model_span=(10, 13),
         messages=(
             Message("system", ("Be brief.",)),
             Message("user", ("What is this?",), "ann", (), (Image("iVBORw0KGgo=", "low"),)),
@@ -72,7 +72,7 @@ def test_a_chat_is_read_whole() -> None:
         output_tokens_max=7,
         choices=3,
         is_streamed=True,
-        usage_splice=Splice(Span(1, 1), b'"stream_options":{"include_usage":true},'),
+        usage_splice=Splice((1, 1), b'"stream_options":{"include_usage":true},'),
         temperature=0.5,
     )
 

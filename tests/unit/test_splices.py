@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.llm.body import Malformed, Span, Splice, spliced
+from extproc.llm.body import Malformed, Splice, spliced
 from extproc.llm.dialects import Dialect
 from extproc.llm.parse import parse_request
 from extproc.llm.request import LlmRequest
@@ -140,7 +140,7 @@ def test_nothing_else_changes(given_options: dict[str, Any] | None, is_ascii: bo
 
 
 def test_two_changes_at_once_do_not_disturb_each_other() -> None:
-    splices = [Splice(Span(4, 5), b"four"), Splice(Span(1, 1), b"<"), Splice(Span(2, 3), b"")]
+    splices = [Splice((4, 5), b"four"), Splice((1, 1), b"<"), Splice((2, 3), b"")]
 
     assert spliced(b"012345", splices) == b"0<13four5"
 

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from extproc.llm.body import Span
 from extproc.llm.dialects import Dialect
 from extproc.llm.request import Image, LlmRequest, Message
 from extproc.policy.complexity import Complexity, Feature, Reason, score_of
@@ -14,7 +13,7 @@ from extproc.policy.tiers import Condition, Facts, Rule, Verdict, choose_tier
 
 
 def request(**fields: Any) -> LlmRequest:
-    known = {"dialect": Dialect.OPENAI_CHAT, "model": "gpt-4", "model_span": Span(0, 0)}
+    known = {"dialect": Dialect.OPENAI_CHAT, "model": "gpt-4", "model_span": (0, 0)}
     return LlmRequest(**(known | fields))
 
 

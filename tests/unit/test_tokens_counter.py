@@ -4,7 +4,8 @@ from typing import get_args
 
 import pytest
 
-from extproc.llm.prompt import TextCount, TextCounter
+from extproc.llm.prompt import TextCounter
+from extproc.llm.ranges import Range
 from extproc.tokens import counter as counter_module
 from extproc.tokens.counter import Counter
 from extproc.tokens.encodings import Encoder, EncodingUnavailableError, Engine, load
@@ -13,8 +14,8 @@ KEY = b"k" * 32
 MEGA = 1 << 20
 
 
-def exactly(tokens: int) -> TextCount:
-    return TextCount(tokens, tokens, tokens)
+def exactly(tokens: int) -> Range:
+    return Range(tokens, tokens, tokens)
 
 
 class Recording:
@@ -99,7 +100,7 @@ def test_texts_are_exact_up_to_the_limit(texts: tuple[str, ...], is_exact: bool)
 def test_a_limit_of_zero_estimates_everything_but_nothing(recording: Recording) -> None:
     counter = Counter(prompt_exact_bytes=0)
 
-    assert counter.count("cl100k_base", ("a" * 8,)) == TextCount(2, 1, 8)
+    assert counter.count("cl100k_base", ("a" * 8,)) == Range(2, 1, 8)
     assert counter.count("cl100k_base", ("",)) == exactly(0)
     assert recording.bytes == 0
 

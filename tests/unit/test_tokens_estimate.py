@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from extproc.llm.prompt import TextCount
+from extproc.llm.ranges import Range
 from extproc.tokens.encodings import Encoder, load
 from extproc.tokens.estimate import CELL_BYTES, CELLS_MIN, TOKEN_BYTES_MAX, estimate
 from extproc.tokens.normal import utf8
@@ -38,7 +38,7 @@ def of(count: Callable[[str], int]) -> Encoder:
     return Encoder("fake", "quicktok", count)
 
 
-def estimated(*texts: str, encoding: str = "cl100k_base", sample: int = SAMPLE) -> TextCount:
+def estimated(*texts: str, encoding: str = "cl100k_base", sample: int = SAMPLE) -> Range:
     return estimate(texts, load(encoding), sample_bytes_max=sample, seed=SEED)
 
 
@@ -144,7 +144,7 @@ def test_without_a_sample_nothing_is_counted(sample: int) -> None:
     found = estimate([PROSE * 100], of(recording.count), sample_bytes_max=sample, seed=SEED)
 
     size = len(PROSE) * 100
-    assert found == TextCount(-(-size // 4), -(-size // TOKEN_BYTES_MAX), size)
+    assert found == Range(-(-size // 4), -(-size // TOKEN_BYTES_MAX), size)
     assert recording.sizes == []
 
 
@@ -165,7 +165,7 @@ def test_texts_are_counted_each_for_itself(count: int) -> None:
 
 
 def test_empty_texts_hold_no_tokens() -> None:
-    assert estimated(*[""] * 100_000, "a", sample=0) == TextCount(1, 1, 1)
+    assert estimated(*[""] * 100_000, "a", sample=0) == Range(1, 1, 1)
 
 
 def test_empty_texts_cost_no_time() -> None:
