@@ -21,6 +21,7 @@ from envoy.service.ext_proc.v3.external_processor_pb2 import (
     ProcessingResponse,
 )
 from google.protobuf.json_format import MessageToDict
+from msgspec import structs
 
 from extproc.config.settings import Settings
 from extproc.exchange.holds import holds_of
@@ -259,7 +260,7 @@ def _introduced(rules: Rules, name: str | None) -> tuple[Rules, ProcessingReques
     )
     if jwt:
         head.metadata_context.filter_metadata[JWT_NAMESPACE].update({_KEY: jwt})
-    return rules._replace(policy=policy), head
+    return structs.replace(rules, policy=policy), head
 
 
 class _Envoy:

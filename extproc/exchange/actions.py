@@ -1,24 +1,25 @@
 """What we want done about an event."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from extproc.llm.record import Record
 from extproc.policy.budgets import Reserve
 
 Header = tuple[str, bytes]
 
 
-class PassThrough(NamedTuple):
+class PassThrough(Record, frozen=True):
     """Not an LLM call: let it go at once, without buffering its body."""
 
     remove_headers: tuple[str, ...]
 
 
-class ReadBody(NamedTuple):
+class ReadBody(Record, frozen=True):
     """Hold the request until its body is there."""
 
 
-class Route(NamedTuple):
+class Route(Record, frozen=True):
     """Let the request go with these headers, choose its route anew, remember the metadata."""
 
     set_headers: tuple[Header, ...]
@@ -28,7 +29,7 @@ class Route(NamedTuple):
     """The body to send instead, or None to leave it as it came."""
 
 
-class Reject(NamedTuple):
+class Reject(Record, frozen=True):
     """Answer the client ourselves; the upstream never hears of it."""
 
     status: int
@@ -38,13 +39,13 @@ class Reject(NamedTuple):
     metadata: Mapping[str, Any]
 
 
-class Keep(NamedTuple):
+class Keep(Record, frozen=True):
     """The host of this attempt serves the model that was meant: let the request go as it is."""
 
     metadata: Mapping[str, Any]
 
 
-class Replace(NamedTuple):
+class Replace(Record, frozen=True):
     """The host of this attempt serves another model: send it a body that names that one."""
 
     body: bytes | None

@@ -1,12 +1,13 @@
 """What happens to an exchange, in order. The ledger's answers are events too."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
+from extproc.llm.record import Record
 from extproc.policy.budgets import Denied, Reserved, Unavailable
 
 
-class RequestHeaders(NamedTuple):
+class RequestHeaders(Record, frozen=True):
     """The head of a request, names in lower case, values of repeated names joined by commas.
 
     `jwt` holds what Envoy's jwt_authn filter has verified, by provider; `peer_uri` is the URI
@@ -19,7 +20,7 @@ class RequestHeaders(NamedTuple):
     peer_uri: str
 
 
-class AttemptHeaders(NamedTuple):
+class AttemptHeaders(Record, frozen=True):
     """The head of one attempt to serve a request that was routed, and the host chosen for it.
 
     Seen by a filter on a cluster, once for each attempt. `workload` is istiod's
@@ -31,7 +32,7 @@ class AttemptHeaders(NamedTuple):
     address: str
 
 
-class RequestBody(NamedTuple):
+class RequestBody(Record, frozen=True):
     """The whole body: Envoy buffers it for us."""
 
     data: bytes

@@ -1,7 +1,8 @@
 """One exchange: what is decided at the headers, what at the body, what the ledger said."""
 
 from collections.abc import Generator
-from typing import Any, NamedTuple, assert_never
+from functools import cached_property
+from typing import Any, assert_never
 
 import msgspec
 
@@ -9,7 +10,7 @@ from extproc.exchange import answers, attempts, names
 from extproc.exchange.actions import Action, PassThrough, ReadBody, Reject
 from extproc.exchange.events import AttemptHeaders, Event, RequestBody, RequestHeaders
 from extproc.exchange.phases import AFTER, Phase, check
-from extproc.exchange.screening import is_upgrade, screen, too_large
+from extproc.exchange.screening import SCREENED, is_upgrade, screen, too_large
 from extproc.llm.body import Malformed, Splice, spliced
 from extproc.llm.dialects import Dialect, dialect_of
 from extproc.llm.errors import Fault
@@ -22,7 +23,7 @@ from extproc.policy.identity import Evidence
 from extproc.policy.refusals import Refused
 
 
-class Rules(NamedTuple):
+class Rules(msgspec.Struct, frozen=True, dict=True):
     """All that an exchange is decided by. One value: a reload swaps the reference to it."""
 
     policy: Policy
@@ -32,6 +33,16 @@ class Rules(NamedTuple):
     is_observed: bool
     """Whether answers are copied to us, so that a record waits for what we saw of its answer."""
     request_body_bytes: int
+
+    @cached_property
+    def headers_read(self) -> frozenset[str]:
+        """Names of the request headers that anything here looks at."""
+        policy = self.policy
+        sources = {source.header for source in policy.identity if source.header is not None}
+        keys = {source.api_key.header for source in policy.identity if source.api_key is not None}
+        rules = [rule for plan in policy.plans.values() for rule in plan]
+        conditions = {name for rule in rules if rule.when for name in rule.when.headers or ()}
+        return frozenset({*SCREENED, *names.REQUEST_HEADERS, *sources, *keys, *conditions})
 
 
 class Exchange:
@@ -55,6 +66,11 @@ class Exchange:
         self._deciding: Generator[Reserve, Answer, Decision]
         self.decision: Decision | None = None
         """What was decided, once it was: for those who explain and observe."""
+
+    @property
+    def headers_read(self) -> frozenset[str]:
+        """Names of the headers that make a difference; others may be left out of the events."""
+        return self._rules.headers_read
 
     def receive(self, event: Event) -> Action:
         """Take one event; return what to do about it.

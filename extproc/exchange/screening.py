@@ -8,6 +8,19 @@ from extproc.policy.refusals import Refused
 
 CONTENT_LENGTH_DIGITS_MAX: Final = 18
 
+SCREENED: Final = frozenset(
+    {
+        ":method",
+        ":path",
+        ":protocol",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "upgrade",
+    }
+)
+"""Names of the headers that tell what a request is."""
+
 
 def is_upgrade(headers: Mapping[str, str]) -> bool:
     """Whether the request asks for another protocol: its body would never end."""

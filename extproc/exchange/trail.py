@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 from extproc.exchange import actions
 from extproc.policy.decide import Decision
 
@@ -38,7 +40,7 @@ def trail_of(decision: Decision) -> dict[str, Any]:
         "complexity": {
             "score": round(decision.score.value, 4),
             "reasons": [
-                {**reason._asdict(), "points": round(reason.points, 4)}
+                {**msgspec.structs.asdict(reason), "points": round(reason.points, 4)}
                 for reason in decision.score.reasons
             ],
         },

@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
+from extproc.llm.record import Record
 from extproc.policy.models import Model
 from extproc.policy.section import Section, matches_any
 from extproc.policy.windows import Span, Window
@@ -80,7 +81,7 @@ class Budget(Section, frozen=True, kw_only=True, dict=True):
         return self.limit == 0 and self.models is None and self.tiers is None
 
 
-class Demand(NamedTuple):
+class Demand(Record, frozen=True):
     """What one request may use of a model: tokens, before any budget looks at it."""
 
     prompt_tokens: int

@@ -4,10 +4,11 @@ score = min(1, sum of weight x min(1, value / full_at)): linear, so that a reade
 `explain`'s table by hand and an operator can move one weight without moving the others.
 """
 
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 
+from extproc.llm.record import Record
 from extproc.llm.request import LlmRequest
 from extproc.policy.section import Section
 
@@ -33,7 +34,7 @@ class Complexity(Section, frozen=True, kw_only=True):
     choices: Feature = Feature(weight=0.1, full_at=4)
 
 
-class Reason(NamedTuple):
+class Reason(Record, frozen=True):
     """One addend of a score."""
 
     feature: str
@@ -41,7 +42,7 @@ class Reason(NamedTuple):
     points: float
 
 
-class Score(NamedTuple):
+class Score(Record, frozen=True):
     """A request's complexity, and why."""
 
     value: float

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 
 from extproc.llm.errors import Fault
 from extproc.llm.prompt import PromptCount, TextCounter, count_prompt
+from extproc.llm.record import Record
 from extproc.llm.request import LlmRequest
 from extproc.policy.budgets import (
     Answer,
@@ -50,14 +51,14 @@ class Policy(NamedTuple):
     complexity: Complexity
 
 
-class Admitted(NamedTuple):
+class Admitted(Record, frozen=True):
     """A tenant that we know, and how we know it."""
 
     tenant: str
     source: str
 
 
-class Inquiry(NamedTuple):
+class Inquiry(Record, frozen=True):
     """One request of one tenant, read and ready to be decided."""
 
     admitted: Admitted
@@ -67,7 +68,7 @@ class Inquiry(NamedTuple):
     reservation: str
 
 
-class Routed(NamedTuple):
+class Routed(Record, frozen=True):
     """The request may go: where to, and what is held for it."""
 
     tier: str
@@ -82,7 +83,7 @@ class Routed(NamedTuple):
     """The tier that the rules chose, where it is another one; else empty."""
 
 
-class Tried(NamedTuple):
+class Tried(Record, frozen=True):
     """One tier that was considered; `failure` says why it was not taken, or is empty."""
 
     tier: str
@@ -92,7 +93,7 @@ class Tried(NamedTuple):
     failure: str
 
 
-class Decision(NamedTuple):
+class Decision(Record, frozen=True):
     """What was decided, and every step that led there."""
 
     outcome: Routed | Refused
@@ -189,7 +190,7 @@ def _chain(tiers: Mapping[str, Tier], chosen: str) -> Iterator[str]:
         name = tiers[name].downgrade_to
 
 
-class _Offer(NamedTuple):
+class _Offer(Record, frozen=True):
     """What serving the request in one tier takes."""
 
     tier: str

@@ -8,10 +8,11 @@ import hashlib
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final
 
 import msgspec
 
+from extproc.llm.record import Record
 from extproc.policy.section import Section
 
 JWT_NAMESPACE: Final = "envoy.filters.http.jwt_authn"
@@ -56,7 +57,7 @@ class IdentitySource(Section, frozen=True, kw_only=True, dict=True):
         return "api_key" if self.api_key is not None else f"header {self.header}"
 
 
-class Evidence(NamedTuple):
+class Evidence(Record, frozen=True):
     """What a request brings that can tell who asks.
 
     `headers` have lower-case names; `jwt` is the namespace `JWT_NAMESPACE`; `peer_uri` is the
@@ -68,7 +69,7 @@ class Evidence(NamedTuple):
     peer_uri: str
 
 
-class Identified(NamedTuple):
+class Identified(Record, frozen=True):
     """A name, and the source that yielded it."""
 
     name: str

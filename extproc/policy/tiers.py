@@ -1,10 +1,11 @@
 """Tiers, and the rules that choose one."""
 
 from collections.abc import Mapping
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import msgspec
 
+from extproc.llm.record import Record
 from extproc.llm.request import LlmRequest
 from extproc.policy.section import Section, matches_any
 
@@ -46,7 +47,7 @@ class Rule(Section, frozen=True, kw_only=True):
     when: Condition | None = None
 
 
-class Facts(NamedTuple):
+class Facts(Record, frozen=True):
     """All that a rule may look at."""
 
     request: LlmRequest
@@ -56,7 +57,7 @@ class Facts(NamedTuple):
     prompt_tokens: int
 
 
-class Verdict(NamedTuple):
+class Verdict(Record, frozen=True):
     """One rule, looked at: `failed` names the first condition that did not hold, or is empty."""
 
     tier: str

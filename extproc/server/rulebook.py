@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from msgspec import structs
+
 from extproc.config.loader import Loaded
 from extproc.exchange import names
 from extproc.exchange.machine import Rules
@@ -68,7 +70,7 @@ class Rulebook:
         if loaded.settings.tenants is not self._unraised:
             self._unraised = loaded.settings.tenants
             self._tenants = raised(self._unraised, self.grants)
-        return rules._replace(policy=rules.policy._replace(tenants=self._tenants))
+        return structs.replace(rules, policy=rules.policy._replace(tenants=self._tenants))
 
     def correction(self, model: str) -> float:
         """What estimates of this model's prompts are multiplied by at the moment."""

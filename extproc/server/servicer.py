@@ -98,7 +98,7 @@ class Servicer:
         try:
             while message is not None:
                 began = perf_counter()
-                action = exchange.receive(decode(message))
+                action = exchange.receive(decode(message, exchange.headers_read))
                 while isinstance(action, Reserve):
                     is_held_in_vain = True
                     action = exchange.receive(await self._ledger.reserve(action))

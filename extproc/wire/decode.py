@@ -4,7 +4,7 @@ Unknown messages, and those that we never ask for, are a `ProtocolError`: an emp
 message one does not understand would let the request pass unprocessed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, Final
 
 from envoy.config.core.v3.base_pb2 import Metadata
@@ -36,8 +36,10 @@ _NO_VALUE: Final = Value()
 _JOINED_BY: Final = {"cookie": "; "}
 
 
-def decode(message: ProcessingRequest) -> RequestHeaders | AttemptHeaders | RequestBody:
-    """Turn one message into an event.
+def decode(
+    message: ProcessingRequest, headers_read: Container[str] | None = None
+) -> RequestHeaders | AttemptHeaders | RequestBody:
+    """Turn one message into an event, which has those headers that are read; or all.
 
     Raises:
         ProtocolError: the kind is not one that we serve, or the filter is configured so that
@@ -45,20 +47,24 @@ def decode(message: ProcessingRequest) -> RequestHeaders | AttemptHeaders | Requ
     """
     kind = message.WhichOneof("request")
     if kind == "request_headers":
-        return _headers(message, message.request_headers)
+        return _headers(message, message.request_headers, headers_read)
     if kind == "request_body":
         return RequestBody(message.request_body.body)
     msg = f"{kind or 'a message of an unknown kind'} is not served here"
     raise ProtocolError(msg)
 
 
-def _headers(message: ProcessingRequest, head: HttpHeaders) -> RequestHeaders | AttemptHeaders:
+def _headers(
+    message: ProcessingRequest, head: HttpHeaders, read: Container[str] | None
+) -> RequestHeaders | AttemptHeaders:
     _check_mode(message)
     headers: dict[str, str] = {}
     for header in head.headers.headers:
+        name = header.key
+        if read is not None and name not in read:
+            continue
         # Envoy fills raw_value; `value` is for peers that send text.
         value = (header.raw_value or header.value.encode()).decode("utf-8", "replace")
-        name = header.key
         known = headers.get(name)
         headers[name] = value if known is None else known + _JOINED_BY.get(name, ",") + value
     attributes = _attributes(message)

@@ -6,6 +6,7 @@ from itertools import count
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from extproc.exchange import actions
 from extproc.exchange.events import RequestBody
@@ -63,7 +64,7 @@ class World:
         self.limits = limits
         tenants = {"acme": Tenant(plan="premium", budgets=limits)}
         policy = BARE.rules.policy._replace(tenants=tenants)
-        self.rules = BARE.rules._replace(policy=policy)
+        self.rules = structs.replace(BARE.rules, policy=policy)
         self.ledger = MemoryLedger(lambda: NOW, 900)
         self.names = count()
 

@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from extproc import app
 from extproc.config.loader import load_file
 from extproc.exchange import actions
@@ -20,7 +22,7 @@ class Bare:
 
     def __init__(self, settings: Path = SETTINGS, **changes: Any) -> None:
         loaded = load_file(settings)
-        self.rules = rules_of(loaded)._replace(**changes)
+        self.rules = structs.replace(rules_of(loaded), **changes)
         self.counter = app.counter_of(loaded)
         self.ledger = empty_ledger(loaded, app.clock)
         self.exchange = self.new_exchange()

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from extproc.admin.amounts import BUDGETS_SHOWN_MAX, BudgetShown, exhausted_in_seconds, window_text
 from extproc.admin.headers import is_loopback, is_own_name
@@ -162,8 +163,9 @@ def test_those_who_have_used_most_come_first(kind: type[MemoryLedger]) -> None:
 
 def test_an_account_of_a_tenant_that_the_settings_forgot_is_not_shown() -> None:
     fed = many()
-    fed.rulebook.rules = fed.rulebook.rules._replace(
-        policy=fed.rulebook.rules.policy._replace(tenants={"t1": tenant(budget("day", 9))})
+    fed.rulebook.rules = structs.replace(
+        fed.rulebook.rules,
+        policy=fed.rulebook.rules.policy._replace(tenants={"t1": tenant(budget("day", 9))}),
     )
 
     assert names(look(fed)) == ["t1"]
@@ -225,7 +227,7 @@ def test_the_ranking_is_made_anew_when_the_settings_change() -> None:
         assert not isinstance(query, str)
         before = await overviews.overview(query)
         policy = fed.rulebook.rules.policy._replace(tenants={"new": tenant()})
-        fed.rulebook.rules = fed.rulebook.rules._replace(policy=policy)
+        fed.rulebook.rules = structs.replace(fed.rulebook.rules, policy=policy)
         return before, await overviews.overview(query)
 
     before, after = asyncio.run(twice())

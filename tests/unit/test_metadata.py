@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import structs
 
 from extproc.config.loader import load_file
 from extproc.exchange import actions
@@ -80,7 +81,7 @@ def test_the_meter_is_told_to_take_off_what_the_client_did_not_ask_for(
 
 def test_nothing_is_asked_for_where_nobody_could_take_it_off() -> None:
     bare = Bare()
-    bare.rules = bare.rules._replace(asks_for_usage=False)
+    bare.rules = structs.replace(bare.rules, asks_for_usage=False)
 
     action = routed(bare, Call(chat(stream=True)))
 
@@ -90,7 +91,7 @@ def test_nothing_is_asked_for_where_nobody_could_take_it_off() -> None:
 
 def test_a_record_says_by_itself_whether_its_answer_is_observed(bare: Bare) -> None:
     watched = Bare()
-    watched.rules = watched.rules._replace(is_observed=True)
+    watched.rules = structs.replace(watched.rules, is_observed=True)
 
     assert routed(watched, Call(chat())).metadata["meter"] == "observe"
     assert "meter" not in routed(bare, Call(chat())).metadata
@@ -110,7 +111,7 @@ def test_the_settings_say_what_meters() -> None:
 
 def test_a_rewritten_model_and_the_wish_for_usage_go_into_one_body() -> None:
     bare = Bare()
-    bare.rules = bare.rules._replace(rewrite_model=True)
+    bare.rules = structs.replace(bare.rules, rewrite_model=True)
 
     action = routed(bare, Call(chat(stream=True), tenant="initech"))
 

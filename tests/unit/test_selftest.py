@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from extproc import app
 from extproc.cli import EXIT_SELF_TEST, main
@@ -144,7 +145,7 @@ def test_rules_that_let_strangers_in_are_noticed() -> None:
 
 def test_a_service_that_breaks_is_noticed() -> None:
     rules = rules_of(settings([MINUTE]))
-    broken = rules._replace(policy=rules.policy._replace(tiers={}))
+    broken = structs.replace(rules, policy=rules.policy._replace(tiers={}))
 
     assert failure(settings([MINUTE]), broken) == (
         "self-test failed: a request ended with INTERNAL: internal error"

@@ -91,7 +91,7 @@ class Decision:
                     self._begin_to_watch(request)
                     return
                 exchange = self._begin()
-            action = exchange.receive(decode(request))
+            action = exchange.receive(decode(request, exchange.headers_read))
             if isinstance(action, Reserve):
                 self._reserve(exchange, action, began)
             else:
