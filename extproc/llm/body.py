@@ -112,11 +112,12 @@ def _locate(data: bytes, values: Mapping[str, msgspec.Raw]) -> JsonObject | Malf
     spans: dict[str, Span] = {}
     position = 0
     for key, value in values.items():
+        text = bytes(value)
         found = _KEY.match(data, position)
-        start, text = found.end() if found else 0, bytes(value)
-        if not data.startswith(text, start):
-            return _REPEATED
+        start = found.end() if found is not None else 0
         position = start + len(text)
+        if data[start:position] != text:
+            return _REPEATED
         spans[key] = (start, position)
     is_whole = not values or data[position:].strip() == b"}"
     return JsonObject(data, spans) if is_whole else _REPEATED

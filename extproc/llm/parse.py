@@ -9,6 +9,7 @@ from extproc.llm.body import JsonObject, Malformed, Splice, malformed, read_obje
 from extproc.llm.dialects import Dialect
 from extproc.llm.request import Image, LlmRequest, Message
 from extproc.llm.shapes import (
+    ABSENT,
     Anthropic,
     Block,
     Chat,
@@ -115,7 +116,7 @@ def _parse_chat(dialect: Dialect, body: JsonObject) -> LlmRequest | Malformed:
         dialect=dialect,
         model=chat.model,
         model_span=body.spans["model"],
-        messages=tuple(map(_message, chat.messages)),
+        messages=tuple([_message(message) for message in chat.messages]),
         tools=_json_texts(tools) + _schema(chat.response_format),
         tool_choice=_json_text(chat.tool_choice),
         output_tokens_max=_larger(chat.max_tokens, chat.max_completion_tokens),
@@ -263,20 +264,20 @@ def _prompts(path: str, value: Prompts) -> tuple[tuple[str, ...], int, int] | Ma
 
 
 def _json_texts(values: Sequence[msgspec.Raw] | None) -> tuple[str, ...]:
-    return tuple(bytes(value).decode() for value in values or ())
+    return tuple([_json_text(value) for value in values]) if values else ()
 
 
 def _json_text(value: msgspec.Raw) -> str:
-    return bytes(value).decode()
+    return "" if value is ABSENT else bytes(value).decode()
 
 
 def _is_given(value: msgspec.Raw) -> bool:
-    return bytes(value) not in (b"", b"null")
+    return value is not ABSENT and bytes(value) != b"null"
 
 
 def _schema(response_format: msgspec.Raw) -> tuple[str, ...]:
-    text = bytes(response_format)
-    return (text.decode(),) if b"json_schema" in text else ()
+    text = _json_text(response_format)
+    return (text,) if "json_schema" in text else ()
 
 
 def _larger(one: int | None, other: int | None) -> int | None:

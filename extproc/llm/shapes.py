@@ -12,6 +12,9 @@ MODEL_CHARS_MAX: Final = 256
 OUTPUT_TOKENS_MAX: Final = 1 << 31
 CHOICES_MAX: Final = 1024
 
+ABSENT: Final = msgspec.Raw()
+"""What stands for a member that is not there."""
+
 Count = Annotated[int, msgspec.Meta(ge=0, le=OUTPUT_TOKENS_MAX)]
 Choices = Annotated[int, msgspec.Meta(ge=1, le=CHOICES_MAX)]
 Model = Annotated[str, msgspec.Meta(min_length=1, max_length=MODEL_CHARS_MAX)]
@@ -45,7 +48,7 @@ class Block(msgspec.Struct):
     detail: str | None = None
     source: "Source | str | None" = None
     name: str | None = None
-    input: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = ABSENT
     content: "str | list[Block] | None" = None
 
 
@@ -92,8 +95,8 @@ class Chat(msgspec.Struct):
     n: Choices | None = None
     tools: list[msgspec.Raw] | None = None
     functions: list[msgspec.Raw] | None = None
-    tool_choice: msgspec.Raw = msgspec.Raw()
-    response_format: msgspec.Raw = msgspec.Raw()
+    tool_choice: msgspec.Raw = ABSENT
+    response_format: msgspec.Raw = ABSENT
 
 
 TokenId = Annotated[int, msgspec.Meta(ge=0)]
@@ -143,10 +146,10 @@ class Responses(msgspec.Struct):
     temperature: Number | None = None
     max_output_tokens: Count | None = None
     tools: list[msgspec.Raw] | None = None
-    tool_choice: msgspec.Raw = msgspec.Raw()
+    tool_choice: msgspec.Raw = ABSENT
     previous_response_id: str | None = None
-    conversation: msgspec.Raw = msgspec.Raw()
-    prompt: msgspec.Raw = msgspec.Raw()
+    conversation: msgspec.Raw = ABSENT
+    prompt: msgspec.Raw = ABSENT
 
 
 class Anthropic(msgspec.Struct):
@@ -159,4 +162,4 @@ class Anthropic(msgspec.Struct):
     temperature: Number | None = None
     max_tokens: Count | None = None
     tools: list[msgspec.Raw] | None = None
-    tool_choice: msgspec.Raw = msgspec.Raw()
+    tool_choice: msgspec.Raw = ABSENT

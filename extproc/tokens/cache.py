@@ -4,7 +4,8 @@ Texts are never kept: a count is found by a keyed hash, which tells nothing with
 """
 
 import hashlib
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Hashable
 from typing import Final
 
 from extproc.tokens.normal import utf8
@@ -17,19 +18,43 @@ CACHED_CHARS_MIN: Final = 128
 
 DIGEST_BYTES: Final = 16
 
+KeyedHash = Callable[[str], Hashable]
+
+
+def keyed_hash(key: bytes) -> KeyedHash:
+    """Python's own hash of texts: SipHash-1-3, whose key this process drew when it started.
+
+    It is made for keeping strangers from finding two texts with one hash, and takes a twentieth
+    of what BLAKE2 takes, which stands in for it where somebody set the key (PYTHONHASHSEED).
+    """
+    if os.environ.get("PYTHONHASHSEED", "random") == "random":
+        return hash
+    keyed = hashlib.blake2b(key=key, digest_size=DIGEST_BYTES)
+
+    def digest(text: str) -> bytes:
+        found = keyed.copy()
+        found.update(utf8(text))
+        return found.digest()
+
+    return digest
+
 
 class CountCache:
     """Remembers counts by keyed hash: the newest, and those asked for since they were new."""
 
     def __init__(
-        self, count: Callable[[str], int], *, key: bytes, entries_max: int = CACHE_ENTRIES_MAX
+        self,
+        count: Callable[[str], int],
+        *,
+        keyed: KeyedHash,
+        entries_max: int = CACHE_ENTRIES_MAX,
     ) -> None:
         self._count = count
-        self._hash = hashlib.blake2b(key=key, digest_size=DIGEST_BYTES)
+        self._hash = keyed
         # Two generations instead of an order of use: a hit costs one look-up, nothing is moved.
         self._generation_max = max(entries_max // 2, 1)
-        self._young: dict[bytes, int] = {}
-        self._old: dict[bytes, int] = {}
+        self._young: dict[Hashable, int] = {}
+        self._old: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
@@ -38,21 +63,17 @@ class CountCache:
         """Return the tokens of `text`, counted now or before."""
         if len(text) < CACHED_CHARS_MIN:
             return self._count(text)
-        digest = self._digest(text)
-        tokens = self._young.get(digest)
+        hashed = self._hash(text)
+        tokens = self._young.get(hashed)
         if tokens is None:
-            tokens = self._old.pop(digest, None)
-            self._keep(digest, self._count(text) if tokens is None else tokens)
-            tokens = self._young[digest]
+            tokens = self._old.pop(hashed, None)
+            if tokens is None:
+                tokens = self._count(text)
+            self._keep(hashed, tokens)
         return tokens
 
-    def _digest(self, text: str) -> bytes:
-        keyed = self._hash.copy()
-        keyed.update(utf8(text))
-        return keyed.digest()
-
-    def _keep(self, digest: bytes, tokens: int) -> None:
+    def _keep(self, hashed: Hashable, tokens: int) -> None:
         if len(self._young) >= self._generation_max:
             self._old = self._young
             self._young = {}
-        self._young[digest] = tokens
+        self._young[hashed] = tokens

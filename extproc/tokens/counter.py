@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from extproc.llm.ranges import Range
-from extproc.tokens.cache import CountCache
+from extproc.tokens.cache import CountCache, keyed_hash
 from extproc.tokens.encodings import Encoder, Engine, load
 from extproc.tokens.estimate import estimate
 from extproc.tokens.normal import utf8
@@ -65,7 +65,7 @@ class Counter:
         loaded = self._loaded.get(encoding)
         if loaded is None:
             encoder = load(encoding, self._engine)
-            loaded = _Loaded(encoder, CountCache(encoder.count, key=self._key))
+            loaded = _Loaded(encoder, CountCache(encoder.count, keyed=keyed_hash(self._key)))
             self._loaded[encoding] = loaded
         return loaded
 
