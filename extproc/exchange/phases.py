@@ -18,7 +18,7 @@ class ProtocolError(Exception):
     """The peer broke the order of its own protocol. The exchange is unchanged."""
 
 
-class Phase(enum.Enum):
+class Phase(enum.IntEnum):
     """What an exchange waits for."""
 
     START = enum.auto()

@@ -62,7 +62,8 @@ def score_of(weights: Complexity, request: LlmRequest, *, prompt_tokens: int) ->
         ("choices", weights.choices, request.choices - 1),
     ):
         if value > 0 and feature.weight > 0:
-            added = feature.weight * min(1.0, value / feature.full_at)
+            is_full = value >= feature.full_at
+            added = feature.weight if is_full else feature.weight * value / feature.full_at
             reasons.append(Reason(name, value, added))
             points += added
     return Score(min(1.0, points), tuple(reasons))

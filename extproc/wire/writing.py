@@ -5,7 +5,7 @@ bytes already it costs a fifth of what building messages does. Field numbers com
 messages' own descriptors, and the tests parse what is written here with the real thing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from struct import Struct as Layout
 from typing import Any, Final
@@ -62,30 +62,41 @@ _BOOL: Final = tag(Value, "bool_value", _VARINT)
 _DOUBLE: Final = Layout("<d").pack
 _DOUBLE_BYTES: Final = 8
 
+_SHORT_TEXT: Final = _ENTRY + b"%c%b" + _VALUE + b"%c" + _TEXT + b"%c%b"
+_TEXT_OVERHEAD: Final = 4
+"""Tag and length of the value, and of the text in it."""
+
+_ONE_BYTE_MAX: Final = 0x7F
+
 
 def struct(values: Mapping[str, Any]) -> bytes:
-    """A `google.protobuf.Struct` of texts, truths, numbers and more of the same."""
-    pieces = []
-    for name, value in values.items():
-        kind = type(value)
-        if kind is str:
-            pieces.append(_text(name, value))
-        elif kind is bool:
-            pieces.append(_truth(name, value))
-        elif kind is dict:
-            pieces.append(_entry(name, block(_STRUCT, struct(value))))
-        else:
-            pieces.append(_number(name) + _DOUBLE(value))
-    return b"".join(pieces)
+    """A `google.protobuf.Struct` of texts, truths, numbers and dicts of them.
+
+    Raises:
+        KeyError: a value is something else.
+    """
+    return b"".join([_WRITERS[type(value)](name, value) for name, value in values.items()])
 
 
 def _entry(name: str, value: bytes) -> bytes:
-    return block(_ENTRY, block(_KEY, name.encode()) + block(_VALUE, value))
+    return block(_ENTRY, _key(name) + block(_VALUE, value))
 
 
 @lru_cache(maxsize=_PIECES_MAX)
 def _text(name: str, value: str) -> bytes:
-    return _entry(name, block(_TEXT, value.encode()))
+    text = value.encode()
+    length = len(text)
+    key = _key(name)
+    if length + len(key) < _ONE_BYTE_MAX - _TEXT_OVERHEAD:
+        # What never comes twice is written here, too: in one go where each length is one byte.
+        lengths = length + len(key) + _TEXT_OVERHEAD, key, length + 2, length, text
+        return _SHORT_TEXT % lengths
+    return _entry(name, block(_TEXT, text))
+
+
+@lru_cache(maxsize=_PIECES_MAX)
+def _key(name: str) -> bytes:
+    return block(_KEY, name.encode())
 
 
 @lru_cache(maxsize=_PIECES_MAX)
@@ -93,7 +104,24 @@ def _truth(name: str, value: bool) -> bytes:  # noqa: FBT001  # it is the value
     return _entry(name, _BOOL + (b"\x01" if value else b"\x00"))
 
 
+def _number(name: str, value: float) -> bytes:
+    return _number_head(name) + _DOUBLE(value)
+
+
 @lru_cache(maxsize=_PIECES_MAX)
-def _number(name: str) -> bytes:
+def _number_head(name: str) -> bytes:
     """All of an entry but the eight bytes of its number, which come last."""
     return _entry(name, _NUMBER + bytes(_DOUBLE_BYTES))[:-_DOUBLE_BYTES]
+
+
+def _struct(name: str, values: Mapping[str, Any]) -> bytes:
+    return _entry(name, block(_STRUCT, struct(values)))
+
+
+_WRITERS: Final[Mapping[type, Callable[[str, Any], bytes]]] = {
+    str: _text,
+    bool: _truth,
+    int: _number,
+    float: _number,
+    dict: _struct,
+}
