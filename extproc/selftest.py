@@ -7,12 +7,11 @@ nothing would be shown by a refusal; then all its budgets are used up.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from itertools import islice
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import Any, Final, NamedTuple
 
-import grpc
 from envoy.config.core.v3.base_pb2 import HeaderMap, HeaderValue
 from envoy.service.ext_proc.v3.external_processor_pb2 import (
     HttpBody,
@@ -34,7 +33,8 @@ from extproc.policy.budgets import Budget, Claim, Reserve
 from extproc.policy.decide import REJECT
 from extproc.policy.identity import JWT_NAMESPACE, IdentitySource
 from extproc.policy.tenants import Tenant
-from extproc.server.servicer import Servicer
+from extproc.server.h2 import answers
+from extproc.server.h2.decision import Decision, Decisions
 
 TENANTS_MAX: Final = 20
 """Looked at: the first of each kind, by plan and by what its budgets are like."""
@@ -187,13 +187,13 @@ class _Test:
         """Send one short chat, as Envoy does."""
         rules, head = _introduced(self._rules, name)
         envoy = _Envoy(head, body or _chat(model))
-        servicer = Servicer(
+        decisions = Decisions(
             lambda reservation: Exchange(rules, self._counter, reservation=reservation),
             ledger,
             self._reservation,
             lambda *_: None,
         )
-        await servicer.process(envoy.messages(), envoy)
+        envoy.ask(Decision(decisions, envoy))
         return envoy.answer()
 
     def _reservation(self) -> str:
@@ -264,31 +264,40 @@ def _introduced(rules: Rules, name: str | None) -> tuple[Rules, ProcessingReques
 
 
 class _Envoy:
-    """Sends one request, and takes the answers; to the servicer it is the call's context."""
+    """Sends one request, and takes the answers; to the decision it is the call."""
+
+    is_open = True
 
     def __init__(self, head: ProcessingRequest, body: bytes) -> None:
         self._head = head
         self._body = ProcessingRequest(request_body=HttpBody(body=body, end_of_stream=True))
         self._answers: list[ProcessingResponse] = []
 
-    async def messages(self) -> AsyncIterator[ProcessingRequest]:
-        """The head, and the body if it is asked for."""
-        yield self._head
+    def ask(self, decision: Decision) -> None:
+        """Send the head, and the body if it is asked for."""
+        decision.on_message(self._head.SerializeToString())
         if self._answers and self._answers[0].HasField("request_headers"):
-            yield self._body
+            decision.on_message(self._body.SerializeToString())
 
-    async def write(self, answer: bytes) -> None:
+    def send(self, message: bytes) -> None:
         """Take an answer."""
-        self._answers.append(ProcessingResponse.FromString(answer))
+        self._answers.append(ProcessingResponse.FromString(message))
 
-    async def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
-        """The exchange failed.
+    def finish(self, status: int = answers.OK, text: str = "") -> None:
+        """Take the end.
 
         Raises:
-            SelfTestError: always.
+            SelfTestError: the exchange failed.
         """
-        message = f"self-test failed: a request ended with {code.name}: {details}"
-        raise SelfTestError(message)
+        if status != answers.OK:
+            message = f"self-test failed: a request ended with status {status}: {text}"
+            raise SelfTestError(message)
+
+    def pause(self) -> None:
+        """Nothing more is sent in any case before there is an answer."""
+
+    def resume(self) -> None:
+        """Go on."""
 
     def answer(self) -> Answer:
         """What became of the request.

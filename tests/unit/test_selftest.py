@@ -148,7 +148,7 @@ def test_a_service_that_breaks_is_noticed() -> None:
     broken = structs.replace(rules, policy=rules.policy._replace(tiers={}))
 
     assert failure(settings([MINUTE]), broken) == (
-        "self-test failed: a request ended with INTERNAL: internal error"
+        "self-test failed: a request ended with status 13: internal error"
     )
 
 

@@ -5,7 +5,7 @@ import logging
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from typing import Any, Final, Generic, NoReturn, TypeVar
+from typing import Any, Final, Generic, NoReturn, Protocol, TypeVar
 
 import grpc
 
@@ -91,10 +91,30 @@ async def _rest_of(work: Resumed[None]) -> None:
     await work
 
 
+class Answering(Protocol):
+    """As much of a `Call` as those need who only answer it."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody still listens."""
+
+    def send(self, message: bytes) -> None:
+        """Send an answer."""
+
+    def finish(self, status: int = answers.OK, text: str = "") -> None:
+        """End the call."""
+
+    def pause(self) -> None:
+        """Take no more messages for now."""
+
+    def resume(self) -> None:
+        """Take them again."""
+
+
 class Requests(Generic[T]):
     """The messages of a call, to be read one by one. The peer waits for whoever reads."""
 
-    def __init__(self, call: Call, decode: Callable[[bytes], T]) -> None:
+    def __init__(self, call: Answering, decode: Callable[[bytes], T]) -> None:
         self._call = call
         self._decode = decode
         self._messages: deque[bytes] = deque()

@@ -18,8 +18,14 @@ from extproc.exchange.phases import ProtocolError
 from extproc.ledger.port import Ledger
 from extproc.policy.budgets import Answer, Reserve
 from extproc.server.h2 import answers
-from extproc.server.h2.asynchronous import Requests, Resumed, at_once, background, log_bug
-from extproc.server.h2.call import Call
+from extproc.server.h2.asynchronous import (
+    Answering,
+    Requests,
+    Resumed,
+    at_once,
+    background,
+    log_bug,
+)
 from extproc.server.h2.heads import Method
 from extproc.server.servicer import SERVICE, Decided, Watch, let_go
 from extproc.wire.decode import decode
@@ -65,7 +71,7 @@ class Decision:
         "_watched",
     )
 
-    def __init__(self, of: Decisions, call: Call) -> None:
+    def __init__(self, of: Decisions, call: Answering) -> None:
         self._of = of
         self._call = call
         self._exchange: Exchange | None = None
