@@ -157,9 +157,14 @@ def _called() -> set[str]:
     return {word.lower() for word in words}
 
 
+def rules_of(user: str) -> list[str]:
+    users: str = built("ConfigMap", "llm-valkey")["data"]["users.acl"]
+    (words,) = [line.split()[2:] for line in users.splitlines() if f"user {user} " in line]
+    return words
+
+
 def test_its_user_may_do_what_is_needed_and_nothing_else() -> None:
-    users = built("ConfigMap", "llm-valkey")["data"]["users.acl"].splitlines()
-    (words,) = [line.split() for line in users if line.startswith("user llm-extproc ")]
+    words = rules_of("llm-extproc")
     granted = {word[1:] for word in words if word.startswith("+")}
 
     # Which the client says of itself at each connection.
@@ -205,6 +210,7 @@ def test_probes_may_ask_whether_it_lives_and_nothing_else(pod: ValkeyPod) -> Non
     for command in probes:
         assert command[-5:] == ["--user", "probe", "--pass", "none", "ping"]
 
+    assert rules_of("probe") == ["reset", "on", "nopass", "+ping"]
     with pod.client("probe", "none") as client:
         assert client.ping()
         for words in (("GET", "llm-extproc:probe"), ("INFO",), ("ACL", "WHOAMI")):
