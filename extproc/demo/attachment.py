@@ -1,7 +1,7 @@
 """`istio/`, as an operator would apply it, with what a demo or a test fills in."""
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -55,6 +55,8 @@ class Wiring(NamedTuple):
     fails_open: bool = False
     is_sidecar: bool = False
     """Whether the proxy is the caller's own, and no gateway."""
+    more: Sequence[Path] = ()
+    """Files and folders with what else is applied."""
     edit: Callable[[dict[str, Any]], None] | None = None
     """Changes every manifest's document, for those who test something else."""
 
@@ -72,6 +74,7 @@ def manifests(wiring: Wiring, *, access_log: Path) -> tuple[Manifest, ...]:
     if wiring.fails_open:
         attached = extended(attached, ISTIO / "attach" / f"{where}-fail-open")
     around = load([ISTIO / "routing", OURS / "platform.yaml", OURS / "log.yaml"])
+    around += load(wiring.more)
     if wiring.is_sidecar:
         around += load([ISTIO / "routing" / "fallback-sidecar"])
     if wiring.collector_port:

@@ -135,6 +135,11 @@ def test_budgets_are_looked_after_only_where_that_is_wanted() -> None:
     assert not reaches(BUDGETS, ADAPTER, SERVICE, 50052)
 
 
+def test_valkey_lets_nobody_in_who_might_be_let_out() -> None:
+    assert not _allows(PLAIN, "Ingress", VALKEY, Pod("llm-system", {"app": "other"}), 6379)
+    assert not _allows(PLAIN, "Ingress", SERVICE, Pod("llm-system", {"app": "other"}), 50051)
+
+
 def _admits(manifests: tuple[Built, ...], source: Pod, target: Pod, port: int) -> bool:
     """What an AuthorizationPolicy that allows says: the sources named, or whoever it is."""
     (spec,) = [
