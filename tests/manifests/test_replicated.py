@@ -19,6 +19,7 @@ from extproc.ledger.valkey import PATIENCE
 from extproc.mesh.kustomization import extended, load
 from extproc.mesh.lint.lint import lint_paths
 from extproc.mesh.manifests import Manifest as Built
+from extproc.server.h2.lifecycle import SETTLING_SECONDS
 from extproc.server.lifecycle import DRAIN_SECONDS
 from tests.manifests.folder import Manifest, manifests
 from tests.manifests.generate import ISTIO
@@ -26,8 +27,9 @@ from tests.manifests.test_schemas import UNCHECKED, faults
 from tests.manifests.valkey_pod import REPLICATED, built
 
 BUDGET_API: Final = ISTIO / "base-budget-api"
-LEAVE_SECONDS: Final = 3 * PATIENCE.record
-"""After the drain: what met is settled, leases are given back, and it is counted no more."""
+LEAVE_SECONDS: Final = SETTLING_SECONDS + 3 * PATIENCE.record
+"""After the drain: what was cut off is given back, what met is settled, leases are given back, and
+it is counted no more."""
 
 
 def with_budget_api(folder: Path = REPLICATED) -> tuple[Built, ...]:

@@ -116,7 +116,8 @@ def test_settings_and_server_of_the_manifests_find_each_other(
     assert asyncio.run(used()) == [40, 80]
 
 
-def test_what_is_settled_outlives_a_server_that_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_what_is_settled_outlives_its_server(how: signal.Signals, tmp_path: Path) -> None:
     with pod_in(tmp_path) as pod:
         loaded = settings_for(pod, tmp_path)
 
@@ -125,7 +126,7 @@ def test_what_is_settled_outlives_a_server_that_is_killed(tmp_path: Path) -> Non
                 return await _use(ledger, name)
 
         assert asyncio.run(used("a")) == 40
-        pod.end(signal.SIGKILL)
+        pod.end(how)
         pod.start()
 
         assert asyncio.run(used("b")) == 80
