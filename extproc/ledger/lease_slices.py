@@ -66,6 +66,11 @@ class Account:
         """What is charged and held, with what the store has yet to hear."""
         return self.committed + self.reserved + self.untold + self.telling
 
+    def is_of(self, window: Window | None) -> bool:
+        """Whether it is of such a window: windows that have changed may begin together."""
+        span = (0.0, math.inf) if window is None else window.span(self.start)
+        return (self.start, self.stop) == span
+
     def balance(self, claim: Claim, server_now: float) -> Balance:
         """How it stands, measured by the limit of `claim`."""
         remaining = max(0, claim.limit - self.used)

@@ -96,13 +96,15 @@ class Stock:
         """All that the store must go on counting as leased. The rest is given back.
 
         Nothing is kept of budgets that the store is `asked` about: what is left of them is to be
-        found in one place.
+        found in one place. Nor of those whose limit has changed: what was cut from the old one
+        may not be there.
         """
         self.gives_back = False
         for field, account in self._known.accounts.items():
             if account.room:
                 is_usable = account.opened <= steady < account.until
-                if is_usable and budget_of(field) not in asked:
+                budget = budget_of(field)
+                if is_usable and budget not in asked and not self._is_outdated(budget):
                     account.room = min(account.room, account.target)
                 else:
                     account.room = 0
@@ -125,8 +127,21 @@ class Stock:
             account.until = contact.sent.steady + lasts
             self.gives_back = self.gives_back or account.room > account.target
             claim = contact.wanted.get(budget_of(field))
-            now_leased = self._leases.get(budget_of(field))
-            if claim is not None and (
-                now_leased is None or now_leased.account.start <= account.start
-            ):
-                self._leases[claim.budget] = Lease(account, claim.limit, claim.window)
+            if claim is not None:
+                self._decide_from(account, claim)
+
+    def _decide_from(self, account: Account, claim: Claim) -> None:
+        """Decide claims like this from the account: the latest that is of such a window."""
+        lease = self._leases.get(claim.budget)
+        if not account.is_of(claim.window):
+            if lease is not None and lease.account is account:
+                del self._leases[claim.budget]
+        elif lease is None or lease.window != claim.window or lease.account.start <= account.start:
+            self._leases[claim.budget] = Lease(account, claim.limit, claim.window)
+
+    def _is_outdated(self, budget: str) -> bool:
+        """Whether the limit or window has changed since the budget was leased."""
+        lease, demand = self._leases.get(budget), self._demand.get(budget)
+        if lease is None or demand is None:
+            return False
+        return (lease.limit, lease.window) != (demand.claim.limit, demand.claim.window)

@@ -1,25 +1,30 @@
 """Several services on one Valkey: together they admit what fits, and no more."""
 
 import asyncio
+import json
+import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc.aio
 import pytest
+import yaml
 
 from extproc.demo import stage
 from tests.conformance.harness import settings_in
 from tests.scenarios.table import Call, chat
 from tests.shell.harness import Client
-from tests.valkeys import Server, running
+from tests.valkeys import Server, running, wait_until
 
 pytestmark = pytest.mark.usefixtures("transport")
 
 REPLICAS = 3
 LIMIT = 300
-ONE = Call(chat(), tenant=None, headers={"authorization": "Bearer sk-three-hundred-a-year"})
+TENANT = "three-hundred-a-year"
+ONE = Call(chat(), tenant=None, headers={"authorization": f"Bearer sk-{TENANT}"})
 
 
 @pytest.fixture
@@ -28,18 +33,49 @@ def valkey() -> Iterator[Server]:
         yield server
 
 
+class Services(NamedTuple):
+    """Three that share their budgets."""
+
+    ports: list[int]
+    admin: list[str]
+    settings: list[Path]
+
+    def limit(self, limit: int) -> None:
+        """Have it in force everywhere."""
+        for path in self.settings:
+            tree = yaml.safe_load(path.read_text())
+            tree["tenants"][TENANT]["budgets"][0]["limit"] = limit
+            new = path.with_suffix(".new")
+            new.write_text(yaml.safe_dump(tree))
+            new.rename(path)
+        wait_until(lambda: all(self._limit_at(admin) == limit for admin in self.admin))
+
+    def _limit_at(self, admin: str) -> int:
+        with urllib.request.urlopen(f"http://{admin}/settings", timeout=30) as answer:
+            found = json.loads(answer.read())["settings"]["tenants"][TENANT]["budgets"][0]
+        return int(found["limit"])
+
+
 @pytest.fixture
-def ports(tmp_path: Path, valkey: Server) -> Iterator[list[int]]:
-    """Where three services listen that share their budgets."""
+def services(tmp_path: Path, valkey: Server) -> Iterator[Services]:
     ledger = {"kind": "valkey", "url": valkey.url, "replicas": REPLICAS}
     with ExitStack() as stack:
-        found = []
+        found = Services([], [], [])
         for number in range(REPLICAS):
             folder = tmp_path / str(number)
             folder.mkdir()
             settings = settings_in(folder, ledger=ledger)
-            found.append(stack.enter_context(stage.service(settings, directory=folder))[1])
+            child, port = stack.enter_context(stage.service(settings, directory=folder))
+            found.ports.append(port)
+            found.admin.append(stage.admin_url(child).removeprefix("http://"))
+            found.settings.append(settings)
         yield found
+
+
+@pytest.fixture
+def ports(services: Services) -> list[int]:
+    """Where they listen."""
+    return services.ports
 
 
 async def asked(ports: list[int], count: int) -> Counter[str]:
@@ -80,6 +116,18 @@ def test_what_one_admits_another_knows(ports: list[int]) -> None:
 
     assert first == {"routed": LIMIT - 12}
     assert others == {"routed": 12, "refused": 36}
+
+
+def test_a_limit_that_a_reload_changes_counts_at_every_service(services: Services) -> None:
+    before = asyncio.run(asked(services.ports, 144))
+    services.limit(100)
+    above = asyncio.run(asked(services.ports, 36))
+    services.limit(200)
+    raised = asyncio.run(asked(services.ports, 84))
+
+    assert before == {"routed": 144}
+    assert above == {"refused": 36}
+    assert raised == {"routed": 200 - 144, "refused": 84 - (200 - 144)}
 
 
 def test_a_store_that_is_away_costs_no_more_than_its_share(

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from extproc.ledger.lease_book import Book
+from extproc.ledger.lease_book import QUESTIONS_MAX, Book
 from extproc.ledger.lease_messages import Instant, Keeping, Question, Reply, Rules, micros
 from extproc.policy.budgets import Answer, Claim, Reserve, Reserved, Unavailable
-from tests.ledger_books import MINUTE, NOON, tokens
+from tests.ledger_books import DAY, MINUTE, NOON, tokens
 
 FIELD = f"{micros(NOON)}:minute"
 RULES = Rules(busy_requests=0)
@@ -108,6 +108,44 @@ def test_a_lease_under_another_limit_or_window_is_not_used(leased: Alone) -> Non
     assert leased.reserve("b", tokens(1, of=99)) is None
     assert leased.reserve("b", tokens(1)._replace(window=None)) is None
     assert leased.reserve("b", tokens(1)._replace(window=MINUTE)) is not None
+
+
+def test_a_lease_of_the_old_limit_is_given_back_unused(leased: Alone) -> None:
+    for number in range(QUESTIONS_MAX):
+        leased.ask(f"other{number}", tokens(1, id_="other"))
+    leased.ask("b", tokens(5, of=30))  # with the next message: this one is full
+
+    contact = leased.book.compose(leased.at)
+
+    assert contact is not None
+    assert len(contact.questions) == QUESTIONS_MAX
+    assert contact.kept == {}
+
+
+def test_a_budget_whose_window_has_changed_is_leased_again(leased: Alone) -> None:
+    claim = tokens(5)._replace(window=DAY)
+    leased.ask("b", claim)
+    start, end = map(micros, DAY.span(NOON))
+    leased.exchange(
+        answers=(("reserved", ((1, 5, start, end),)),),
+        leases={FIELD: (0, 0), f"{start}:minute": (40, 40)},
+        accounts=((f"{start}:minute", 0, 5, 40, start, end),),
+    )
+
+    answer = leased.reserve("c", claim)
+
+    assert answer is not None
+    assert answer.window_starts == (DAY.span(NOON).start,)
+
+
+def test_an_account_whose_end_is_another_is_not_decided_from(leased: Alone) -> None:
+    """As one that a replica with other settings has opened."""
+    longer = (FIELD, 0, 10, 40, micros(NOON), micros(NOON + 3600))
+    leased.ask("b", tokens(41))
+    state = (1, 51, micros(NOON), micros(NOON + 3600))
+    leased.exchange(answers=(("reserved", (state,)),), leases={FIELD: (40, 40)}, accounts=(longer,))
+
+    assert leased.reserve("c", tokens(1)) is None
 
 
 def test_what_was_decided_is_told_once_and_what_is_kept_covers_the_rest(leased: Alone) -> None:
