@@ -180,7 +180,7 @@ class BudgetService:
         if not shown.committed:
             return _not_now("nothing is charged in the present window")
         grant = Grant(
-            id=reset_id(ask.tenant, ask.budget),
+            id=reset_id(ask.tenant, ask.budget, shown.window.end),
             tenant=ask.tenant,
             budget=ask.budget,
             amount=min(shown.committed, CHARGE_MAX),

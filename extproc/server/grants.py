@@ -5,6 +5,7 @@ next one that is written.
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Mapping
 from hashlib import sha256
 from typing import Final, Literal
@@ -21,10 +22,14 @@ GRANTS_MAX: Final = 1000
 """In force at a time, of all tenants: notes are for others too."""
 
 REFRESH_SECONDS: Final = 1.0
-"""So late, at most, does a replica learn that a grant has ended or that another one has it."""
+"""From one look at the ledger's notes to the next: so late, at most, comes into force what another
+replica has written, once the ledger knows of it. A grant ends at its end."""
+
+_LOOK_SECONDS_MIN: Final = 0.001
 
 RESET: Final = "reset-"
-"""What the ids of resets begin with: one for each budget, so that two at once give once."""
+"""What the ids of resets begin with: one for each budget and window, so that two at once give once,
+and who tidies up after an earlier one deletes no later one."""
 
 Failure = Literal["too_many", "too_much", "taken", "unavailable"]
 
@@ -51,6 +56,10 @@ class Grants:
             self._known = tuple(grant for grant in read if grant is not None)
         now = self._clock()
         self._rulebook.grant(tuple(grant for grant in self._known if grant.counts(now)))
+
+    def seconds_to_end(self) -> float:
+        """How long until the next of those that count ends; infinite without one."""
+        return min((one.until for one in self._rulebook.grants), default=math.inf) - self._clock()
 
     def find(self, grant_id: str) -> Grant | None:
         """The grant of this name, if it counts."""
@@ -100,12 +109,13 @@ async def keep_grants(grants: Grants) -> None:
     """Keep the rulebook at what the ledger says, until cancelled."""
     while True:
         grants.refresh()
-        await asyncio.sleep(REFRESH_SECONDS)
+        wait = min(REFRESH_SECONDS, grants.seconds_to_end())
+        await asyncio.sleep(max(wait, _LOOK_SECONDS_MIN))
 
 
-def reset_id(tenant: str, budget: str) -> str:
-    """The name of what a reset of this budget gives again."""
-    return RESET + sha256(f"{tenant}\0{budget}".encode()).hexdigest()[:32]
+def reset_id(tenant: str, budget: str, until: float) -> str:
+    """The name of what a reset of this budget gives again, in the window that ends then."""
+    return RESET + sha256(f"{tenant}\0{budget}\0{until}".encode()).hexdigest()[:32]
 
 
 def _is_same(one: Grant, other: Grant) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -234,6 +235,19 @@ def test_a_reset_gives_all_that_was_charged_again_for_this_window() -> None:
         later = await stub.Get(pb.GetRequest(tenant="per-minute", budget="hour"))
         assert (later.limit, later.committed, later.remaining) == (300, 0, 300)
         assert (await refused(stub.Reset(ask)))[0] is grpc.StatusCode.FAILED_PRECONDITION
+        await world.use("per-minute", "hour", HOUR, 1)
+        another = (await stub.Reset(ask)).grant.id
+        assert another != answer.grant.id  # else who tidies up after the first deletes it too
+
+    run(test)
+
+
+def test_grants_are_looked_at_when_the_next_one_ends() -> None:
+    async def test(world: World, stub: Any) -> None:
+        assert world.grants.seconds_to_end() == math.inf
+        await stub.Adjust(grant_of())
+        await stub.Adjust(grant_of(until=NOON + 0.25))
+        assert world.grants.seconds_to_end() == 0.25
 
     run(test)
 
