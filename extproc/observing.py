@@ -46,6 +46,7 @@ def observing(
             budgets=islice(_budgets(rulebook, ledger), BUDGETS_MAX),
             learnt=_learnt(ledger),
             is_ledger_well=not ledger.health(),
+            without_store=ledger.without_store,
             reservations=ledger.size.held,
             expired=ledger.expired,
             spans_dropped=spans.dropped if spans is not None else 0,

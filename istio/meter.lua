@@ -675,6 +675,7 @@ local OUR_HEADERS = {
   "x-llm-budget-limit",
   "x-llm-budget-remaining",
   "x-llm-budget-reset",
+  "x-llm-budget-state",
 }
 
 local function add_headers(headers, known)
@@ -690,6 +691,9 @@ local function add_headers(headers, known)
   end
   if known.budget_policy then
     add_budget(headers, known)
+  end
+  if known.budget_state then
+    headers:replace("x-llm-budget-state", known.budget_state)
   end
 end
 

@@ -10,6 +10,7 @@ import msgspec
 from extproc.admin.amounts import State, TenantShown, tenant_shown
 from extproc.admin.ranking import Ranker, by_name, chosen
 from extproc.admin.views import Books, Reload, Views
+from extproc.policy.budgets import DecidedBy
 from extproc.telemetry.recent import ModelPace, Recent, TierUse
 from extproc.telemetry.recent_slots import Quantiles
 
@@ -53,6 +54,8 @@ class LedgerShown(msgspec.Struct, frozen=True, kw_only=True):
     """How the ledger is. `problem` is empty while all is well."""
 
     problem: str
+    without_store: Mapping[DecidedBy, int]
+    """How many reservations each `when_unavailable` has answered since the service began."""
     reservations_held: int
     reservations_expired: int
     accounts: int
@@ -166,6 +169,7 @@ def _ledger_shown(books: Books) -> LedgerShown:
     size = books.ledger.size
     return LedgerShown(
         problem=books.ledger.health(),
+        without_store=books.ledger.without_store,
         reservations_held=size.held,
         reservations_expired=books.ledger.expired,
         accounts=size.accounts,

@@ -294,11 +294,15 @@
   ], (n) => JSON.stringify([n.kind, n.tenant, n.kind === "refused" ? n.reason : "", n.tier, n.downgraded_from]));
 
   const showAlarms = keyed($("#alarms"), () => { const node = make("p", "alarm"); return { node, update: (alarm) => setText(node, alarm.text) }; });
+  const withoutStore = (o) => {
+    const by = Object.entries(o.ledger.without_store).filter(([, n]) => n).map(([policy, n]) => `${count(n)} by ${policy}`);
+    return by.length ? `\nDecided without it since the service began: ${by.join(", ")}` : "";
+  };
   const alarmsOf = (o) => {
     const reload = o.settings.last_reload;
     return [
       o.not_ready && { name: "ready", text: `Not ready: ${o.not_ready}` },
-      o.ledger.problem && { name: "ledger", text: `Ledger: ${o.ledger.problem}` },
+      o.ledger.problem && { name: "ledger", text: `Ledger: ${o.ledger.problem}${withoutStore(o)}` },
       reload && !reload.is_in_force && { name: "reload", text: `The settings changed at ${at(reload.at)} and were refused; those of ${at(o.settings.in_force_since)} stay in force.\n${reload.problems.slice(0, 5).join("\n")}${reload.problems.length > 5 ? `\nand ${reload.problems.length - 5} more` : ""}` },
       o.settings.needs_restart.length && { name: "restart", text: `Changed in the settings, and not in force before a restart: ${o.settings.needs_restart.join(", ")}` },
     ].filter(Boolean);

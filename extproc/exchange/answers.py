@@ -82,6 +82,8 @@ def _metadata_of_route(decision: Decision, routed: Routed, reservation: str) -> 
     if routed.downgraded_from:
         metadata["downgraded_from"] = routed.downgraded_from
         metadata["reason"] = decision.tried[0].failure
+    if routed.decided_by:
+        metadata["budget_state"] = routed.decided_by
     _put_budget(metadata, routed.balances)
     return metadata
 
@@ -116,6 +118,9 @@ def reject(dialect: Dialect, refused: Refused, metadata: dict[str, Any]) -> Reje
         headers.append(("x-should-retry", b"false"))
     headers.extend(_budget_headers(refused.balances))
     metadata = metadata | {"outcome": "refused", "reason": fault.value, "dialect": dialect.value}
+    if refused.decided_by:
+        headers.append((names.BUDGET_STATE, refused.decided_by.encode()))
+        metadata["budget_state"] = refused.decided_by
     _put_budget(metadata, refused.balances)
     body = error_body(dialect, fault, refused.message, param=refused.param)
     return Reject(fault.status, tuple(headers), body, names.DETAILS_PREFIX + fault, metadata)

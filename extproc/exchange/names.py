@@ -9,6 +9,9 @@ MODEL: Final = "x-llm-model"
 PROMPT_TOKENS: Final = "x-llm-prompt-tokens"
 STREAM: Final = "x-llm-stream"
 
+BUDGET_STATE: Final = "x-llm-budget-state"
+"""On answers and refusals: what decided while the store of budgets was away."""
+
 REQUEST_HEADERS: Final = (TIER, TENANT, PRIORITY, MODEL, PROMPT_TOKENS, STREAM)
 """Set by us; a client's own are stripped by the proxy before us, and by us again."""
 

@@ -6,7 +6,7 @@ from extproc.ledger.bounds import BOUNDS, Bounds
 from extproc.ledger.holdings import Holdings, Plan
 from extproc.ledger.notes import Notes, check, unavailable
 from extproc.ledger.port import NO_NOTES, Size, Standing, Sum
-from extproc.policy.budgets import Answer, Claim, Reserve, Settled, Settlement
+from extproc.policy.budgets import Answer, Claim, DecidedBy, Reserve, Settled, Settlement
 
 
 class MemoryLedger:
@@ -20,6 +20,11 @@ class MemoryLedger:
     ) -> None:
         self._notes = Notes()
         self._holdings = Holdings(clock, reservation_seconds, bounds)
+
+    @property
+    def without_store(self) -> Mapping[DecidedBy, int]:
+        """Nothing: there is none that could be away."""
+        return {}
 
     @property
     def size(self) -> Size:

@@ -20,7 +20,15 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
-from extproc.policy.budgets import Answer, Balance, Claim, Reserve, Settled, Settlement
+from extproc.policy.budgets import (
+    Answer,
+    Balance,
+    Claim,
+    DecidedBy,
+    Reserve,
+    Settled,
+    Settlement,
+)
 
 NOTES_MAX: Final = 10_000
 """Kept at a time."""
@@ -135,6 +143,10 @@ class OpenLedger(Ledger, Protocol):
 
     def health(self) -> str:
         """Why nothing can be committed at present, in one line; empty while all is well."""
+
+    @property
+    def without_store(self) -> Mapping[DecidedBy, int]:
+        """How many answers each policy for a store that is away has given since it was opened."""
 
     @property
     def size(self) -> Size:

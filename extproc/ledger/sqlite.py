@@ -25,7 +25,15 @@ from extproc.ledger.port import NO_NOTES, Size, Standing, Sum
 from extproc.ledger.sqlite_file import LedgerFile
 from extproc.ledger.sqlite_writer import Writer
 from extproc.ledger.unwritten import Unwritten
-from extproc.policy.budgets import Answer, Claim, Reserve, Settled, Settlement, Unavailable
+from extproc.policy.budgets import (
+    Answer,
+    Claim,
+    DecidedBy,
+    Reserve,
+    Settled,
+    Settlement,
+    Unavailable,
+)
 
 UNWRITTEN_MAX: Final = 1_000_000
 """Expired reservations that are not written, each of some 600 bytes. Beyond it no more are
@@ -49,6 +57,7 @@ class SqliteLedger:
         self._unwritten = unwritten
         self._writer = writer
         self._is_denying = is_denying
+        self._denied = 0
 
     @classmethod
     @asynccontextmanager
@@ -83,6 +92,11 @@ class SqliteLedger:
                 await writer.close()
 
     @property
+    def without_store(self) -> Mapping[DecidedBy, int]:
+        """How many reservations were refused because the file could not be written."""
+        return {"deny": self._denied}
+
+    @property
     def size(self) -> Size:
         """How much is kept in memory now."""
         return self._holdings.size
@@ -94,7 +108,11 @@ class SqliteLedger:
 
     async def reserve(self, ask: Reserve) -> Answer:
         """Hold every claim or none."""
-        return self._closed() or self._holdings.answer(ask, is_kept=True)
+        closed = self._closed()
+        if closed is not None:
+            self._denied += closed.decided_by == "deny"
+            return closed
+        return self._holdings.answer(ask, is_kept=True)
 
     async def peek(self, ask: Reserve) -> Answer:
         """Say what `reserve` would answer, and hold nothing."""
@@ -142,7 +160,7 @@ class SqliteLedger:
     def _closed(self) -> Unavailable | None:
         """Why no reservation is taken, if that is so."""
         if self._writer.health and self._is_denying:
-            return Unavailable(self._writer.health)
+            return Unavailable(self._writer.health, "deny")
         if len(self._unwritten) >= UNWRITTEN_MAX:
             return Unavailable(f"{UNWRITTEN_MAX} expired reservations wait to be written")
         return None

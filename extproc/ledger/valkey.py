@@ -23,7 +23,7 @@ from extproc.ledger.lease_slices import standing
 from extproc.ledger.notes import check, is_text, unavailable
 from extproc.ledger.port import NO_NOTES, Size, Standing, Sum
 from extproc.ledger.valkey_away import Stopgap, WhenUnavailable
-from extproc.ledger.valkey_batches import chunks_of
+from extproc.ledger.valkey_batches import chunks_of, in_order
 from extproc.ledger.valkey_beats import Beats
 from extproc.ledger.valkey_clock import ServerClock
 from extproc.ledger.valkey_link import Away, Link, Patience
@@ -32,6 +32,7 @@ from extproc.ledger.valkey_shelf import Shelf, is_away
 from extproc.policy.budgets import (
     Answer,
     Claim,
+    DecidedBy,
     Reserve,
     Reserved,
     Settled,
@@ -126,6 +127,11 @@ class ValkeyLedger:
             await link.close()
 
     @property
+    def without_store(self) -> Mapping[DecidedBy, int]:
+        """How many answers each policy for a store that is away has given."""
+        return self._stopgap.answered
+
+    @property
     def size(self) -> Size:
         """How much is kept in memory now."""
         now = self._clock.now().server
@@ -207,7 +213,7 @@ class ValkeyLedger:
     def _do_without(self, book: Book, ask: Reserve) -> Answer:
         reason = self._link.reason or NO_ANSWER
         policy = self._policy(ask.tenant)
-        answer = self._stopgap.answer(book, ask, self._clock.now(), policy, reason)
+        answer = self._stopgap.decide(book, ask, self._clock.now(), policy, reason)
         self._shelf.watch(book)
         return answer
 
@@ -225,21 +231,16 @@ class ValkeyLedger:
         check(settlements, notes)
         if not self._notes.have_room(notes):
             return unavailable(settlements)
-        taken: list[Settled] = list(unavailable(settlements))
         chunks = chunks_of(settlements)
-        answers = await asyncio.gather(
-            *[self._settle(name, [settlements[i] for i in chunk]) for name, chunk in chunks]
-        )
-        for (_, chunk), answer in zip(chunks, answers, strict=True):
-            for index, one in zip(chunk, answer, strict=True):
-                taken[index] = one
+        works = [self._settle(name, [settlements[i] for i in chunk]) for name, chunk in chunks]
+        taken = in_order(chunks, await asyncio.gather(*works))
         if "unavailable" in taken:
-            return tuple(taken)
+            return taken
         try:
             are_kept = await self._notes.change(notes)
         except Away:
             are_kept = False
-        return tuple(taken) if are_kept else unavailable(settlements)
+        return taken if are_kept else unavailable(settlements)
 
     async def _settle(self, tenant: str, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         book = self._shelf.book(tenant)

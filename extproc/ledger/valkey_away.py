@@ -1,11 +1,12 @@
 """What a request is answered while the store is away."""
 
+from collections import Counter
 from typing import Final, Literal
 
 from extproc.ledger.lease_book import Book
 from extproc.ledger.lease_messages import Instant
 from extproc.ledger.lease_slices import Account
-from extproc.policy.budgets import Answer, Claim, Denied, Reserve, Reserved, Unavailable
+from extproc.policy.budgets import Answer, Claim, DecidedBy, Denied, Reserve, Reserved, Unavailable
 
 WhenUnavailable = Literal["allow", "deny", "local_share"]
 
@@ -26,6 +27,8 @@ class Stopgap:
         self._ended: set[str] = set()
         self._slots_free: dict[tuple[str, str], int] = {}
         self._made = 0
+        self.answered: Counter[DecidedBy] = Counter()
+        """How many answers each policy has given."""
 
     def end(self) -> None:
         """The store is back."""
@@ -33,6 +36,13 @@ class Stopgap:
         self._ended.clear()
         self._slots_free.clear()
         self._made = 0
+
+    def decide(
+        self, book: Book, ask: Reserve, at: Instant, policy: WhenUnavailable, reason: str
+    ) -> Answer:
+        """Answer as the policy says, and say that it was the policy."""
+        self.answered[policy] += 1
+        return self.answer(book, ask, at, policy, reason)._replace(decided_by=policy)
 
     def answer(
         self, book: Book, ask: Reserve, at: Instant, policy: WhenUnavailable, reason: str

@@ -22,6 +22,7 @@ __all__ = [
     "Budget",
     "Charge",
     "Claim",
+    "DecidedBy",
     "Demand",
     "Denied",
     "Reserve",
@@ -127,6 +128,10 @@ class Balance(NamedTuple):
     window_seconds: float | None
 
 
+DecidedBy = Literal["", "local_share", "allow", "deny"]
+"""What decided: the policy for a store that is away (`when_unavailable`); empty if it was there."""
+
+
 class Reserved(NamedTuple):
     """All claims are held; the balances are those after it, in the order of the claims.
 
@@ -137,18 +142,21 @@ class Reserved(NamedTuple):
     reservation: str
     balances: tuple[Balance, ...]
     window_starts: tuple[float, ...]
+    decided_by: DecidedBy = ""
 
 
 class Denied(NamedTuple):
     """Nothing is held. The budgets that had no room, in the order of the claims."""
 
     exhausted: tuple[Balance, ...]
+    decided_by: DecidedBy = ""
 
 
 class Unavailable(NamedTuple):
     """The ledger cannot tell."""
 
     reason: str
+    decided_by: DecidedBy = ""
 
 
 Answer = Reserved | Denied | Unavailable

@@ -17,6 +17,7 @@ from extproc.policy.budgets import (
     Balance,
     Budget,
     Claim,
+    DecidedBy,
     Demand,
     Denied,
     Reserve,
@@ -81,6 +82,7 @@ class Routed(Record, frozen=True):
     """Of the claims, in their order: see `Reserved`."""
     downgraded_from: str
     """The tier that the rules chose, where it is another one; else empty."""
+    decided_by: DecidedBy = ""
 
 
 class Tried(Record, frozen=True):
@@ -246,15 +248,18 @@ def _ask(
     match answer:
         case Reserved():
             return answer
-        case Denied(exhausted):
+        case Denied(exhausted, decided_by):
             movable = _movable(budgets)
             may_downgrade = all(balance.budget in movable for balance in exhausted)
-            return refuse_denied(
+            refused = refuse_denied(
                 exhausted, reservation=inquiry.reservation, may_downgrade=may_downgrade
             )
-        case Unavailable():
+            return refused._replace(decided_by=decided_by)
+        case Unavailable(_, decided_by):
             message = "Budgets cannot be checked at the moment."
-            return Refused(Fault.LEDGER_UNAVAILABLE, message, retry_after_seconds=1)
+            return Refused(
+                Fault.LEDGER_UNAVAILABLE, message, retry_after_seconds=1, decided_by=decided_by
+            )
 
 
 def _movable(budgets: tuple[Budget, ...]) -> set[str]:
@@ -274,6 +279,7 @@ def _routed(
         reserved.balances,
         reserved.window_starts,
         downgraded_from,
+        reserved.decided_by,
     )
 
 

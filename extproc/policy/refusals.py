@@ -4,7 +4,7 @@ import math
 from typing import Final, NamedTuple
 
 from extproc.llm.errors import Fault
-from extproc.policy.budgets import Balance, is_rate
+from extproc.policy.budgets import Balance, DecidedBy, is_rate
 
 JITTER_SHARE: Final = 0.1
 JITTER_SECONDS_MAX: Final = 5.0
@@ -20,6 +20,8 @@ class Refused(NamedTuple):
     balances: tuple[Balance, ...] = ()
     retry_after_seconds: int | None = None
     may_downgrade: bool = False
+    decided_by: DecidedBy = ""
+    """What refused, where the store of budgets was away."""
 
 
 def refuse_denied(

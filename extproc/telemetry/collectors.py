@@ -1,13 +1,15 @@
 """Figures that are no metrics until somebody scrapes: integers of the hot path, and the state."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from extproc.policy.budgets import DecidedBy
 from extproc.telemetry import metric_names as names
 
 
@@ -36,6 +38,7 @@ class State(NamedTuple):
     budgets: Iterable[BudgetState] = ()
     learnt: Iterable[Learnt] = ()
     is_ledger_well: bool = True
+    without_store: Mapping[DecidedBy, int] = MappingProxyType({})
     reservations: int = 0
     expired: int = 0
     spans_dropped: int = 0
@@ -103,6 +106,14 @@ class StateReader(Collector):
             (names.AUDIT_LOST, "Audit lines that could not be written", state.audit_lost),
         ):
             yield CounterMetricFamily(name, about, count)
+        without = CounterMetricFamily(
+            names.WITHOUT_STORE,
+            "Reservations answered by `when_unavailable`, as the ledger was away",
+            labels=names.LABELS[names.WITHOUT_STORE],
+        )
+        for policy in names.WITHOUT_STORE_STATES:
+            without.add_metric((policy,), state.without_store.get(policy, 0))
+        yield without
         ratio = GaugeMetricFamily(
             names.PROMPT_RATIO,
             "Prompt tokens the provider counted to those we estimated",

@@ -10,6 +10,7 @@ from typing import Final, get_args
 from extproc.exchange.settling import Kind, Source
 from extproc.llm.errors import Fault
 from extproc.llm.usage import Usage
+from extproc.policy.budgets import DecidedBy
 from extproc.telemetry.labels import OTHER
 
 DECISIONS: Final = "llm_extproc_decisions"
@@ -35,6 +36,7 @@ BUDGET_LIMIT: Final = "llm_extproc_budget_limit"
 BUDGET_COMMITTED: Final = "llm_extproc_budget_committed"
 BUDGET_RESERVED: Final = "llm_extproc_budget_reserved"
 LEDGER_UP: Final = "llm_extproc_ledger_up"
+WITHOUT_STORE: Final = "llm_extproc_decisions_without_ledger"
 RESERVATIONS: Final = "llm_extproc_reservations"
 EXPIRED: Final = "llm_extproc_reservations_expired"
 PROMPT_RATIO: Final = "llm_extproc_prompt_tokens_ratio"
@@ -81,6 +83,7 @@ LABELS: Final[dict[str, tuple[str, ...]]] = {
     BUDGET_COMMITTED: ("tenant", "budget", "unit"),
     BUDGET_RESERVED: ("tenant", "budget", "unit"),
     LEDGER_UP: (),
+    WITHOUT_STORE: ("state",),
     RESERVATIONS: (),
     EXPIRED: (),
     PROMPT_RATIO: ("model",),
@@ -105,6 +108,9 @@ METER_REASONS: Final = (
     *("unobserved", "cut_short"),
 )
 """What a meter says of an answer it gave up on; the last two only with `meter: observe`."""
+
+WITHOUT_STORE_STATES: Final[tuple[DecidedBy, ...]] = ("local_share", "allow", "deny")
+"""Series that are there from the start, since Prometheus sees no increase in a first value."""
 
 BORN: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     DECISIONS: (

@@ -5,7 +5,7 @@ Without Chromium these fail; they are never skipped.
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import pytest
@@ -14,6 +14,7 @@ from extproc.admin.server import administering
 from extproc.admin.views import Reload
 from extproc.exchange.outcome import Noted
 from extproc.ledger.memory import MemoryLedger
+from extproc.policy.budgets import DecidedBy
 from extproc.policy.tenants import Tenant
 from tests.browser.chromium import Page, browsing
 from tests.browser.fed import Fed, budget, tenant
@@ -272,6 +273,10 @@ def test_alarms_are_shown_while_there_is_reason() -> None:
         def health(self) -> str:
             return "disk full"
 
+        @property
+        def without_store(self) -> Mapping[DecidedBy, int]:
+            return {"local_share": 1234, "allow": 0}
+
     fed = Fed(team(1))
 
     async def test(page: Page, _: str) -> None:
@@ -282,7 +287,12 @@ def test_alarms_are_shown_while_there_is_reason() -> None:
         fed.ledger.__class__ = Full
         await page.until(f"{alarms}.length === 3")
         told = await page.look(f"{alarms}.join()")
-        for part in ("draining", "disk full", "$.tiers: expected an object"):
+        for part in (
+            "draining",
+            "disk full",
+            "began: 1,234 by local_share",
+            "$.tiers: expected an object",
+        ):
             assert part in told
         fed.last_reload, fed.not_ready = Reload(fed.clock()), ""
         await page.until(f"{alarms}.length === 1")

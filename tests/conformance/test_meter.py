@@ -282,6 +282,10 @@ BUDGET = ROUTED + ";budget_policy=minute;budget_limit=60000;budget_remaining=590
         ),
         (ROUTED + ";model=gpt-4;served_model=gpt-4", {"x-llm-tier": "premium"}),
         (
+            ROUTED + ";budget_state=local_share",
+            {"x-llm-tier": "premium", "x-llm-budget-state": "local_share"},
+        ),
+        (
             BUDGET + ";budget_window=60;budget_reset=12.25;budget_unit=tokens",
             {
                 "x-llm-tier": "premium",
@@ -319,13 +323,13 @@ BUDGET = ROUTED + ";budget_policy=minute;budget_limit=60000;budget_remaining=590
             },
         ),
     ],
-    ids=["no budget", "downgraded", "fallen back", "tried", "tokens", "money", "calls"],
+    ids=["no budget", "downgraded", "fallen back", "tried", "away", "tokens", "money", "calls"],
 )
 async def test_the_client_is_told_its_tier_and_budget(
     meter: Stand, llm: str, expected: dict[str, str]
 ) -> None:
     upstreams = ["x-llm-tier: x", "x-llm-budget-reset: x", "x-llm-downgraded-from: x"]
-    upstreams += ["x-llm-fallback-from: x"]
+    upstreams += ["x-llm-fallback-from: x", "x-llm-budget-state: x"]
     upstreams += ["x-ratelimit-limit-tokens: 5"]
     async with meter.upstream() as upstream:
         got = await sent(upstream, [b"{}"], f"content-type: {JSON}", *upstreams, llm=llm)

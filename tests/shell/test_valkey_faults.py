@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -346,6 +347,46 @@ def test_policies_are_those_of_the_tenant(server: valkeys.Server) -> None:
             assert isinstance(suspended, Denied)
 
     asyncio.run(main())
+
+
+def test_what_is_decided_without_the_store_says_so_and_is_counted(
+    server: valkeys.Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def main() -> None:
+        policies: dict[str, WhenUnavailable] = {
+            "acme": "local_share",
+            "umbra": "allow",
+            "cyber": "deny",
+        }
+        async with replica(server, policies.__getitem__) as one:
+
+            async def decided(tenant: str, amount: int = 10) -> tuple[type[Answer], str]:
+                name = f"{tenant}{next(names)}"
+                answer = await one.ledger.reserve(Reserve(name, tenant, (claim(amount),)))
+                return type(answer), answer.decided_by
+
+            names = count()
+            assert await decided("acme") == (Reserved, "")
+            server.kill()
+            for _ in range(3):
+                assert await decided("acme") == (Reserved, "local_share")
+            assert await decided("acme", 1000) == (Denied, "local_share")
+            assert await decided("umbra", 10_000) == (Reserved, "allow")
+            assert await decided("cyber") == (Unavailable, "deny")
+            assert one.ledger.without_store == {"local_share": 4, "allow": 1, "deny": 1}
+
+            server.start()
+            await one.until(is_well=True)
+            assert await decided("acme") == (Reserved, "")
+            assert sum(one.ledger.without_store.values()) == 6
+
+    with caplog.at_level("WARNING", "extproc.ledger.valkey_link"):
+        asyncio.run(main())
+    told = [line.getMessage() for line in caplog.records if "valkey_link" in line.name]
+    assert [line.partition(":")[0] for line in told] == [
+        "the store of budgets is away",
+        "the store of budgets is back",
+    ]
 
 
 def test_scripts_that_were_flushed_are_sent_again(server: valkeys.Server) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import grpc.aio
 import pytest
 import yaml
+from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
 
 from extproc.demo import stage
 from tests.conformance.harness import settings_in
@@ -48,12 +49,17 @@ class Services(NamedTuple):
             new = path.with_suffix(".new")
             new.write_text(yaml.safe_dump(tree))
             new.rename(path)
-        wait_until(lambda: all(self._limit_at(admin) == limit for admin in self.admin))
+        wait_until(lambda: all(self._limit_at(which) == limit for which in range(REPLICAS)))
 
-    def _limit_at(self, admin: str) -> int:
-        with urllib.request.urlopen(f"http://{admin}/settings", timeout=30) as answer:
-            found = json.loads(answer.read())["settings"]["tenants"][TENANT]["budgets"][0]
-        return int(found["limit"])
+    def get(self, which: int, path: str) -> str:
+        """What an admin page says."""
+        with urllib.request.urlopen(f"http://{self.admin[which]}{path}", timeout=30) as answer:
+            text: str = answer.read().decode()
+        return text
+
+    def _limit_at(self, which: int) -> int:
+        found = json.loads(self.get(which, "/settings"))["settings"]["tenants"][TENANT]
+        return int(found["budgets"][0]["limit"])
 
 
 @pytest.fixture
@@ -94,6 +100,12 @@ async def asked(ports: list[int], count: int) -> Counter[str]:
     return said
 
 
+async def one_answer(port: int) -> ProcessingResponse:
+    """The last that one service says of one call."""
+    async with clients_of([port]) as (client,):
+        return (await client.send(ONE))[-1]
+
+
 @asynccontextmanager
 async def clients_of(ports: list[int]) -> AsyncIterator[list[Client]]:
     """A client for each port, for as long as the block lasts."""
@@ -131,13 +143,24 @@ def test_a_limit_that_a_reload_changes_counts_at_every_service(services: Service
 
 
 def test_a_store_that_is_away_costs_no_more_than_its_share(
-    ports: list[int], valkey: Server
+    services: Services, valkey: Server
 ) -> None:
-    before = asyncio.run(asked(ports, 12))
+    before = asyncio.run(asked(services.ports, 12))
     valkey.kill()
 
-    after = asyncio.run(asked(ports, LIMIT + 60))
+    after = asyncio.run(asked(services.ports, LIMIT + 60))
 
     assert before == {"routed": 12}
     # Each has a third of what was left as far as it knew: it may not have heard of the last twelve.
     assert 0 < after["routed"] <= LIMIT
+
+    answer = asyncio.run(one_answer(services.ports[0]))
+    headers = answer.immediate_response.headers.set_headers
+    told = {one.header.key: one.header.raw_value for one in headers}
+    assert told["x-llm-budget-state"] == b"local_share"
+    metrics = services.get(0, "/metrics").splitlines()
+    assert "llm_extproc_ledger_up 0.0" in metrics
+    (counted,) = [line for line in metrics if 'without_ledger_total{state="local_share"}' in line]
+    ledger = json.loads(services.get(0, "/budgets.json"))["ledger"]
+    assert ledger["problem"]
+    assert ledger["without_store"]["local_share"] == float(counted.rpartition(" ")[2]) > 0

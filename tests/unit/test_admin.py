@@ -275,6 +275,7 @@ def test_everything_that_happened_is_there_as_plain_json() -> None:
     assert told["not_ready"] == "the ledger is opening"
     assert told["ledger"] == {
         "problem": "",
+        "without_store": {},
         "reservations_held": 0,
         "reservations_expired": 0,
         "accounts": 1,

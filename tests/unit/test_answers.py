@@ -5,9 +5,10 @@ from decimal import Decimal
 import pytest
 
 from extproc.exchange.answers import reject, tightest, warnings_of
+from extproc.exchange.names import BUDGET_STATE
 from extproc.llm.dialects import Dialect
 from extproc.llm.errors import Fault
-from extproc.policy.budgets import Balance, Budget, Window
+from extproc.policy.budgets import Balance, Budget, DecidedBy, Window
 from extproc.policy.refusals import Refused
 
 MINUTE = Balance("minute", "tokens", 600, 90, 12.2, 60.0)
@@ -37,6 +38,18 @@ def test_a_rate_limit_says_when_to_come_back_and_how_the_budgets_stand() -> None
         '"minute";q=600;w=60;llm-unit="tokens", "slots";q=10;qu="concurrent-requests"',
         "ratelimit": '"minute";r=90;t=13',
     }
+
+
+@pytest.mark.parametrize("decided_by", ["", "local_share", "deny"])
+def test_a_refusal_says_so_if_the_store_of_budgets_was_away(decided_by: DecidedBy) -> None:
+    refused = Refused(Fault.LEDGER_UNAVAILABLE, "m", decided_by=decided_by)
+
+    told = reject(Dialect.OPENAI_CHAT, refused, {"tenant": "acme"})
+
+    expected = {BUDGET_STATE: decided_by.encode()} if decided_by else {}
+    assert {k: v for k, v in told.headers if "budget" in k} == expected
+    assert told.metadata.get("budget_state", "") == decided_by
+    assert told.metadata["tenant"] == "acme"
 
 
 @pytest.mark.parametrize(

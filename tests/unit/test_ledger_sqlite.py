@@ -569,8 +569,10 @@ def test_reservations_are_unavailable_where_that_is_wished(new_books: NewBooks) 
     books.block()
     books.settle_all(settlement("a"))
 
-    assert books.reserve("c", tokens(40)) == Unavailable(books.ledger.health())
-    assert books.peek("c", tokens(40)) == Unavailable(books.ledger.health())
+    denied = Unavailable(books.ledger.health(), "deny")
+    assert books.reserve("c", tokens(40)) == denied
+    assert books.peek("c", tokens(40)) == denied
+    assert books.ledger.without_store == {"deny": 1}
 
     books.unblock()
     books.settle_all()

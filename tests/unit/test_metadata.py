@@ -7,10 +7,13 @@ import msgspec
 import pytest
 from msgspec import structs
 
+from extproc import app
 from extproc.config.loader import load_file
 from extproc.exchange import actions
 from extproc.exchange.holds import holds_of
 from extproc.exchange.outcome import Noted
+from extproc.ledger.memory import MemoryLedger
+from extproc.policy.budgets import Answer, Reserve
 from extproc.server.rulebook import rules_of
 from tests.scenarios.harness import Bare
 from tests.scenarios.table import SETTINGS, Call, chat
@@ -25,6 +28,23 @@ def routed(bare: Bare, call: Call) -> actions.Route:
     action = bare.send(call)
     assert isinstance(action, actions.Route), action
     return action
+
+
+class Away(MemoryLedger):
+    """Its store is, and each is given his share."""
+
+    async def reserve(self, ask: Reserve) -> Answer:
+        return (await super().reserve(ask))._replace(decided_by="local_share")
+
+
+def test_it_is_said_that_the_store_of_budgets_was_away() -> None:
+    call = Call(chat(max_tokens=7), tenant="per-minute")
+    away = Bare()
+    assert "budget_state" not in routed(away, call).metadata
+
+    away.ledger = Away(app.clock, reservation_seconds=60)
+
+    assert routed(away, call).metadata["budget_state"] == "local_share"
 
 
 def test_all_that_is_needed_to_settle_is_there(bare: Bare) -> None:
