@@ -9,7 +9,7 @@ from collections.abc import Generator, Iterator, Mapping
 from typing import Final, NamedTuple
 
 from extproc.llm.errors import Fault
-from extproc.llm.prompt import PromptCount, TextCounter, count_prompt
+from extproc.llm.prompt import PromptCount, TextCounter
 from extproc.llm.record import Record
 from extproc.llm.request import LlmRequest
 from extproc.policy.budgets import (
@@ -26,6 +26,7 @@ from extproc.policy.budgets import (
     claims_of,
 )
 from extproc.policy.complexity import Complexity, Score, score_of
+from extproc.policy.counts import Counts
 from extproc.policy.identity import Evidence, IdentitySource, identify
 from extproc.policy.models import Model
 from extproc.policy.refusals import Refused, refuse_denied
@@ -132,7 +133,7 @@ def decide(
     """Decide about one request; yields what the ledger is asked, one tier at a time."""
     request = inquiry.request
     plan = policy.tenants[inquiry.admitted.tenant].plan
-    counts = _Counts(policy, request, counter)
+    counts = Counts(policy.models, request, counter)
     counted_for = _asked_model(policy, plan, request)
     count = counts.of(counted_for)
     score = score_of(policy.complexity, request, prompt_tokens=count.tokens)
@@ -158,7 +159,7 @@ def decide(
 
 
 def _take(
-    policy: Policy, inquiry: Inquiry, counts: "_Counts", chosen: str
+    policy: Policy, inquiry: Inquiry, counts: Counts, chosen: str
 ) -> Generator[Reserve, Answer, tuple[Routed | Refused, tuple[Tried, ...]]]:
     """Try the chosen tier, then those that it downgrades to, until one has room.
 
@@ -202,7 +203,7 @@ class _Offer(Record, frozen=True):
 
 
 def _offer(
-    policy: Policy, request: LlmRequest, counts: "_Counts", tier: str, budgets: tuple[Budget, ...]
+    policy: Policy, request: LlmRequest, counts: Counts, tier: str, budgets: tuple[Budget, ...]
 ) -> _Offer:
     model_name = policy.tiers[tier].model
     model = policy.models[model_name]
@@ -298,26 +299,3 @@ def _asked_model(policy: Policy, plan: str, request: LlmRequest) -> str:
 
 def _unit(claim: Claim) -> str:
     return "micro-dollars" if claim.unit == "usd" else claim.unit
-
-
-class _Counts:
-    """Each model's count of one prompt, made once, when it is asked for."""
-
-    def __init__(self, policy: Policy, request: LlmRequest, counter: TextCounter) -> None:
-        self._policy = policy
-        self._request = request
-        self._counter = counter
-        self._found: dict[str, PromptCount] = {}
-
-    def of(self, model_name: str) -> PromptCount:
-        """Count the prompt as `model_name` will."""
-        if model_name not in self._found:
-            model = self._policy.models[model_name]
-            self._found[model_name] = count_prompt(
-                self._request,
-                self._counter,
-                model=model_name,
-                encoding=model.encoding,
-                scale=model.scale,
-            )
-        return self._found[model_name]
