@@ -37,3 +37,22 @@ def chats(size_bytes: int, *, seed: int = 0, stream: bool = False) -> Iterator[b
         if stream:
             body["stream"] = True
         yield json.dumps(body).encode()
+
+
+def growing_chats(turn_bytes: int, *, turns: int, together: int, seed: int = 0) -> Iterator[bytes]:
+    """Yield the bodies of conversations, each of which has all messages of the one before it.
+
+    So many conversations go on together, a turn of each after the other; then others begin.
+    A turn adds an answer of about `turn_bytes` and a question of a quarter of that.
+    """
+    answers, questions = texts(turn_bytes, seed=seed), texts(turn_bytes // 4, seed=-1 - seed)
+    system = {"role": "system", "content": "You are a helpful assistant."}
+    while True:
+        conversations = [[system] for _ in range(together)]
+        for turn in range(turns):
+            for messages in conversations:
+                if turn:
+                    messages.append({"role": "assistant", "content": next(answers)})
+                messages.append({"role": "user", "content": next(questions)})
+                body = {"model": "gpt-4", "messages": messages, "max_tokens": 256}
+                yield json.dumps(body).encode()

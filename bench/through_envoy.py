@@ -1,44 +1,44 @@
-"""CPU per request of the service, through a real Envoy, beside a server that does nothing.
+"""Servers behind real Envoys, one for each, all running at once; what a request costs them.
 
-    .venv/bin/python -m bench.through_envoy
-
-One Envoy for each server, both running at once; rounds alternate between them, so that the
-machine's moods hit both. Bodies are 2 KB chats that were never seen before. Envoy answers by
-itself behind the filter: no upstream takes part.
+Envoy answers by itself behind the filter: no upstream takes part. CPU is the kernel's count for
+the whole process, threads that have ended included.
 """
 
-import asyncio
-import os
 import statistics
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from itertools import islice
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from bench.corpus import chats
-from bench.load import drive
+import uvloop
+
+from bench.load import Answers, drive, pace
 from extproc.demo.attachment import Tree, Wiring
 from extproc.demo.envoy import ADAPTERS, Gateway, gateway
 from extproc.demo.process import Child, child
-from extproc.demo.stage import service
-from tests.scenarios.table import SETTINGS
 
-BODY_BYTES = 2048
-REQUESTS = 1500
-ROUNDS = 5
-CONNECTIONS = (16, 64)
-TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+READY: Final = "listening on "
+"""What a server's line begins with that says where it listens."""
+
+_PACED_CONNECTIONS: Final = 64
 
 
 class Peer(NamedTuple):
-    """A server, and an Envoy that asks it."""
+    """A server, and an Envoy that asks it; or an Envoy that asks nobody."""
 
-    name: str
-    server: Child
+    server: Child | None
     envoy: Gateway
+
+
+class Round(NamedTuple):
+    """What some requests came to. CPU in µs a request."""
+
+    server_us: float | None
+    envoy_us: float
+    per_second: float
+    p50_ms: float
+    p99_ms: float
 
 
 def answer_by_itself(config: Tree) -> Tree:
@@ -59,6 +59,19 @@ def without_filter(config: Tree) -> Tree:
     return config
 
 
+def bare(config: Tree) -> Tree:
+    """Edit a bootstrap so that Envoy has no filter but the router and one that waits for the body.
+
+    Without that one it would answer a request that it has not read.
+    """
+    manager = _manager(answer_by_itself(config))
+    kind = "envoy.extensions.filters.http.buffer.v3.Buffer"
+    waits = {"@type": f"type.googleapis.com/{kind}", "max_request_bytes": 1 << 23}
+    buffer = {"name": "buffer", "typed_config": waits}
+    manager["http_filters"] = [buffer, manager["http_filters"][-1]]
+    return config
+
+
 def _manager(config: dict[str, Any]) -> dict[str, Any]:
     (listener,) = config["static_resources"]["listeners"]
     found: dict[str, Any] = listener["filter_chains"][0]["filters"][0]["typed_config"]
@@ -66,81 +79,78 @@ def _manager(config: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def peers(directory: Path) -> Iterator[list[Peer]]:
-    """Run ours and the one that does nothing."""
-    with ExitStack() as stack:
-        found = []
-        for name in ("ours", "grpc.aio doing nothing"):
-            home = directory / name.partition(" ")[0]
-            home.mkdir()
-            if name == "ours":
-                server, port = stack.enter_context(service(SETTINGS, directory=home))
-            else:
-                arguments = [sys.executable, "-m", "bench.noop_server"]
-                server = stack.enter_context(child("noop", arguments, directory=home))
-                port = int(server.wait_for_line("listening on ").rpartition(":")[2])
-            wiring = Wiring(port, dict.fromkeys(ADAPTERS, 1), trusts_tenant_header=True)
-            envoy = stack.enter_context(gateway(wiring, directory=home, edit=answer_by_itself))
-            found.append(Peer(name, server, envoy))
-        yield found
+def behind_envoy(command: Sequence[str | Path] | None, *, directory: Path) -> Iterator[Peer]:
+    """Run a server that says where it listens, and an Envoy that asks it; or one that asks nobody.
+
+    Raises:
+        StartError: one of them did not start.
+    """
+    if command is None:
+        wiring = Wiring(1, dict.fromkeys(ADAPTERS, 1), trusts_tenant_header=True)
+        with gateway(wiring, directory=directory, edit=bare) as envoy:
+            yield Peer(None, envoy)
+        return
+    with child("server", command, directory=directory) as server:
+        port = int(server.wait_for_line(READY).rpartition(":")[2])
+        wiring = Wiring(port, dict.fromkeys(ADAPTERS, 1), trusts_tenant_header=True)
+        with gateway(wiring, directory=directory, edit=answer_by_itself) as envoy:
+            yield Peer(server, envoy)
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time of a process so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+    """CPU that a process has had so far, to the nanosecond. Linux only.
+
+    See clock_getcpuclockid(3): the clock of a process is its number, inverted, and two bits.
+    """
+    return time.clock_gettime((~pid << 3) | 2)
 
 
-def measure(peer: Peer, *, connections: int, seed: int) -> tuple[float, float]:
-    """Return µs of CPU per request: of the server, and of Envoy."""
-    bodies = list(islice(chats(BODY_BYTES, seed=seed), REQUESTS))
-    before = [cpu_seconds(pid) for pid in _pids(peer)]
-    statuses = asyncio.run(drive(peer.envoy.port, iter(bodies), connections=connections))
-    after = [cpu_seconds(pid) for pid in _pids(peer)]
-    if statuses != {200: REQUESTS}:
-        msg = f"{peer.name}: unexpected answers {statuses}"
-        raise SystemExit(msg)
-    server, envoy = (
-        1e6 * (end - begin) / REQUESTS for begin, end in zip(before, after, strict=True)
-    )
-    return server, envoy
+def at_once(peer: Peer, bodies: Sequence[bytes], *, connections: int) -> Round:
+    """Send them as fast as they are answered."""
+
+    def send() -> Answers:
+        return uvloop.run(drive(peer.envoy.port, bodies, connections=connections))
+
+    return _measured(peer, send)
 
 
-def _pids(peer: Peer) -> tuple[int, int]:
-    return peer.server.process.pid, peer.envoy.child.process.pid
+def at_rate(peer: Peer, bodies: Sequence[bytes], *, per_second: float, seed: int) -> Round:
+    """Send them at a rate, whatever comes back."""
 
-
-def main() -> None:
-    """Print the table."""
-    print(f"\nThrough Envoy, {BODY_BYTES} B chats never seen before,")
-    print(f"median (min..max) of {ROUNDS} interleaved rounds of {REQUESTS}, µs CPU per request")
-    with tempfile.TemporaryDirectory() as directory, peers(Path(directory)) as found:
-        for peer in found:
-            measure(peer, connections=CONNECTIONS[0], seed=-1)
-        for connections in CONNECTIONS:
-            _table(found, connections)
-
-
-def _table(found: list[Peer], connections: int) -> None:
-    figures: dict[str, list[tuple[float, float]]] = {peer.name: [] for peer in found}
-    for number in range(ROUNDS):
-        for peer in found:
-            figures[peer.name].append(measure(peer, connections=connections, seed=number))
-    print(f"  {connections} connections")
-    for name, rounds in figures.items():
-        server, envoy = zip(*rounds, strict=True)
-        spread = f"({min(server):.0f}..{max(server):.0f})"
-        print(
-            f"    {name:<24}{statistics.median(server):7.0f} {spread:<14}"
-            f" Envoy {statistics.median(envoy):5.0f}"
+    def send() -> Answers:
+        return uvloop.run(
+            pace(
+                peer.envoy.port,
+                bodies,
+                per_second=per_second,
+                connections=_PACED_CONNECTIONS,
+                seed=seed,
+            )
         )
-    ours, nothing = (figures[peer.name] for peer in found)
-    ratios = [one[0] / other[0] for one, other in zip(ours, nothing, strict=True)]
-    print(
-        f"    ours / doing nothing      {statistics.median(ratios):.2f}"
-        f" ({min(ratios):.2f}..{max(ratios):.2f})"
+
+    return _measured(peer, send)
+
+
+def _measured(peer: Peer, send: Callable[[], Answers]) -> Round:
+    before = _cpu(peer)
+    answers = send()
+    used = {name: seconds - before[name] for name, seconds in _cpu(peer).items()}
+    number = len(answers.latencies_ms)
+    if set(answers.statuses) != {200}:
+        msg = f"unexpected answers {dict(answers.statuses)}"
+        raise SystemExit(msg)
+    shares = statistics.quantiles(answers.latencies_ms, n=100, method="inclusive")
+    return Round(
+        server_us=1e6 * used["server"] / number if "server" in used else None,
+        envoy_us=1e6 * used["envoy"] / number,
+        per_second=number / answers.seconds,
+        p50_ms=shares[49],
+        p99_ms=shares[98],
     )
 
 
-if __name__ == "__main__":
-    main()
+def _cpu(peer: Peer) -> Mapping[str, float]:
+    pids = {"envoy": peer.envoy.child.process.pid}
+    if peer.server is not None:
+        pids["server"] = peer.server.process.pid
+    return {name: cpu_seconds(pid) for name, pid in pids.items()}

@@ -80,8 +80,8 @@ def test_every_request_is_answered_and_envoy_finds_no_fault(tmp_path: Path, vers
 
     async def run() -> tuple[dict[int, int], Mapping[str, int]]:
         async with served(tmp_path, version) as found:
-            statuses = await drive(found.port, iter(bodies), connections=16)
-            return statuses, await asyncio.to_thread(cluster, found)
+            answers = await drive(found.port, bodies, connections=16)
+            return answers.statuses, await asyncio.to_thread(cluster, found)
 
     statuses, stats = uvloop.run(run())
 
@@ -106,7 +106,8 @@ def test_connections_that_age_cost_no_request(tmp_path: Path, version: str) -> N
         statuses: Counter[int] = Counter()
         async with served(tmp_path, version, limits=limits) as found, asyncio.timeout(30):
             while (await asyncio.to_thread(cluster, found))["upstream_cx_total"] < 4:
-                statuses.update(await drive(found.port, iter(bodies), connections=8))
+                answers = await drive(found.port, bodies, connections=8)
+                statuses.update(answers.statuses)
             return statuses, await asyncio.to_thread(cluster, found)
 
     statuses, stats = uvloop.run(run())
@@ -130,8 +131,8 @@ def test_an_exchange_that_is_cut_off_does_not_pass(tmp_path: Path, version: str)
             asyncio.TaskGroup() as tasks,
             served(tmp_path, version, method=method, drain_seconds=0.1) as found,
         ):
-            client = tasks.create_task(drive(found.port, iter([b"{}"]), connections=1))
+            client = tasks.create_task(drive(found.port, [b"{}"], connections=1))
             await opened.wait()
-        return client.result()
+        return client.result().statuses
 
     assert uvloop.run(run()) == {500: 1}
