@@ -27,10 +27,10 @@ from typing import Any, Final, NamedTuple
 from bench.corpus import chats, growing_chats
 from bench.peers import build
 from bench.peers.contestants import (
+    ALL,
     GRPC_AIO,
     NO_FILTER,
     OURS,
-    OURS_ESTIMATE,
     TRANSPORT,
     UNREAD,
     contestants,
@@ -48,7 +48,7 @@ TURN_BYTES: Final = 800
 CONVERSATIONS: Final = 128
 """That go on together: more than connections, so that no turn overtakes the one before it."""
 
-BRIEF: Final = (OURS, OURS_ESTIMATE, TRANSPORT, GRPC_AIO, NO_FILTER)
+BRIEF: Final = (OURS, TRANSPORT, GRPC_AIO, NO_FILTER)
 PACED: Final = f"{PER_SECOND} requests a second"
 GROWING: Final = "growing chats, 64 connections"
 
@@ -76,7 +76,7 @@ def main(*arguments: str) -> None:
         size = Size(options.rounds, options.requests, 3 * PER_SECOND)
         if options.brief:
             size = Size(rounds=1, requests=200, paced=50)
-        result = measured(size, BRIEF if options.brief else ())
+        result = measured(size, BRIEF if options.brief else ALL)
     told = [f"**{title}**\n\n{text}" for title, text in tables(result)]
     print("\n\n".join(told))
     if not options.brief:
@@ -89,7 +89,7 @@ def main(*arguments: str) -> None:
 
 
 def measured(size: Size, names: Sequence[str]) -> Result:
-    """Run those that are named, or all, under every load."""
+    """Run those that are named under every load."""
     with (
         tempfile.TemporaryDirectory() as directory,
         contestants(Path(directory), names=names) as (peers, missing),

@@ -23,6 +23,10 @@ CPP: Final = "C++ gRPC doing nothing"
 GO: Final = "grpc-go doing nothing"
 TONIC: Final = "tonic doing nothing"
 NO_FILTER: Final = "no filter"
+ALL: Final = (
+    *(OURS, OURS_ESTIMATE, OURS_GRPCIO, TRANSPORT, UNREAD),
+    *(CPP, TONIC, GO, GRPC_AIO, NO_FILTER),
+)
 
 _BUILDS: Final[Mapping[str, Callable[[], Path | NotBuilt]]] = {
     CPP: build.cpp,
@@ -67,29 +71,26 @@ def _commands(directory: Path) -> dict[str, Sequence[str | Path] | None]:
 
 @contextmanager
 def contestants(
-    directory: Path, *, names: Sequence[str] = ()
+    directory: Path, *, names: Sequence[str] = ALL
 ) -> Iterator[tuple[Mapping[str, Peer], Mapping[str, str]]]:
-    """Run those that are named, or all; yields them, and why others are not there.
+    """Run those that are named; yields them, and why others are not there.
 
     Raises:
         StartError: one of them did not start.
     """
-    missing: dict[str, str] = {}
     commands = _commands(directory)
-    for name, made_by in _BUILDS.items():
-        if names and name not in names:
-            missing[name] = "not asked for"
-            continue
-        match made_by():
+    missing = {name: "not asked for" for name in ALL if name not in names}
+    for name in _BUILDS.keys() & names:
+        match _BUILDS[name]():
             case NotBuilt(why):
                 missing[name] = f"not built: {why}"
             case program:
                 commands[name] = (program,)
     with ExitStack() as stack:
         found = {}
-        for number, (name, command) in enumerate(commands.items()):
-            if not names or name in names:
-                home = directory / str(number)
+        for name in names:
+            if name not in missing:
+                home = directory / name.replace(" ", "-")
                 home.mkdir()
-                found[name] = stack.enter_context(behind_envoy(command, directory=home))
+                found[name] = stack.enter_context(behind_envoy(commands[name], directory=home))
         yield found, missing
