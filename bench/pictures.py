@@ -71,7 +71,7 @@ def _draw_bars(
     )
     for place, value in values.items():
         axes.annotate(
-            f"{value.median:.3g}",
+            f"{value.median:.3g}" if value.median < 999.5 else f"{value.median:.0f}",
             (value.high, place),
             (4, 0),
             textcoords="offset points",

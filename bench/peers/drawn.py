@@ -26,12 +26,9 @@ def draw(result: Result, folder: Path) -> None:
     )
     paced = result["loads"][result["paced"]]
     latency = {
-        f"added {figure[:3]}": {
-            name: value
-            for name in paced
-            if name != NO_FILTER and (value := added(paced, name, figure)) is not None
-        }
-        for figure in ("p50_ms", "p99_ms")
+        name: value
+        for name in paced
+        if name != NO_FILTER and (value := added(paced, name, "p50_ms")) is not None
     }
-    title = f"What ext_proc adds to latency at {result['paced']}"
-    bars(folder / "peers-latency.png", title, unit="ms", series=latency)
+    title = f"What ext_proc adds to the median latency at {result['paced']}"
+    bars(folder / "peers-latency.png", title, unit="ms", series={"added": latency})
