@@ -67,27 +67,30 @@ def added(load: Mapping[str, Rounds], name: str, figure: str) -> Spread | None:
 
 
 def summary(result: Result) -> dict[str, Any]:
-    """Say it for programs: each ratio under the load at which it is worst, and where that is.
+    """Say it for programs: each ratio under the load at which it is worst, of those at saturation.
 
-    Only loads of prompts that are new as a whole count; None where somebody was not there.
+    Growing chats do not count there: caches are at home in them. `at_rate` has the ratios at the
+    fixed rate, `spread` the lowest and highest round. None where somebody was not there.
     """
     found: dict[str, Any] = {}
     spreads: dict[str, Sequence[float]] = {}
+
+    def tell(name: str, value: Spread | None) -> None:
+        found[name] = None if value is None else round(value.median, 3)
+        if value is not None:
+            spreads[name] = [round(value.low, 3), round(value.high, 3)]
+
     loads = [result["loads"][name] for name in result["at_once"]]
+    paced = result["loads"][result["paced"]]
     for pair in COMPARED:
         each = [value for load in loads if (value := compared(load, pair)) is not None]
-        worst = max(each, default=None)
-        found[pair.name] = worst and round(worst.median, 3)
-        if worst:
-            spreads[pair.name] = [round(worst.low, 3), round(worst.high, 3)]
-    paced = result["loads"][result["paced"]]
+        tell(pair.name, max(each, default=None))
     for figure in ("p50_ms", "p99_ms"):
         for short, name in (("ours", OURS), ("cpp_noop", CPP), ("grpc_aio_noop", GRPC_AIO)):
-            value = added(paced, name, figure)
-            found[f"added_{figure}_{short}"] = value and round(value.median, 3)
-            if value:
-                spreads[f"added_{figure}_{short}"] = [round(value.low, 3), round(value.high, 3)]
-    return {**found, "spread": spreads}
+            tell(f"added_{figure}_{short}", added(paced, name, figure))
+    at_rate = {pair.name: compared(paced, pair) for pair in COMPARED}
+    told = {name: value and round(value.median, 3) for name, value in at_rate.items()}
+    return {**found, "at_rate": told, "spread": spreads}
 
 
 def tables(result: Result) -> Iterator[tuple[str, str]]:
@@ -100,7 +103,7 @@ def tables(result: Result) -> Iterator[tuple[str, str]]:
 
 
 def _ratios(result: Result) -> str:
-    columns = [name for name in result["loads"] if name != result["paced"]]
+    columns = list(result["loads"])
     rows = []
     for pair in COMPARED:
         spreads = [compared(result["loads"][name], pair) for name in columns]

@@ -41,6 +41,10 @@ def test_a_ratio_is_told_where_it_is_worst_for_us_and_never_from_chats_that_grow
     assert told["ours_over_grpc_aio_noop"] == 0.11  # with 16 connections
 
 
+def test_at_a_rate_there_are_ratios_of_their_own() -> None:
+    assert summary(RESULT)["at_rate"]["ours_over_cpp_noop"] == 3.0
+
+
 def test_who_was_not_there_has_no_ratio() -> None:
     told = summary(RESULT)
 
