@@ -8,7 +8,7 @@ ENVOYS_READY := $(ENVOYS:%=.envoy/%/.ready)
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix conformance browser chaos bench h2spec schema protos lock clean
+.PHONY: help demo test check fix conformance browser chaos bench bench-peers h2spec schema protos lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ fix: $(READY) ## Format and repair what can be repaired
 
 bench: $(READY) .envoy/1.40.0/.ready ## Measure: stages, counting, CPU through Envoy, first event, streams
 	$(BIN)/python -m bench
+
+bench-peers: $(READY) .envoy/1.40.0/.ready ## CPU and latency beside gRPC servers in C++, Go and Rust; ten minutes
+	$(BIN)/python -m bench.peers
 
 chaos: $(READY) .envoy/1.40.0/.ready ## Kill, stop and drain everything under load; then look at the books
 	$(BIN)/python -m chaos
