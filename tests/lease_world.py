@@ -68,6 +68,8 @@ class World:
         self.calls = 0
         self.lost = ""
         """Which part of the next message gets lost: "request", "reply" or neither."""
+        self.on_the_way = 0
+        """Messages that the store has yet to get."""
         self._client: Any = client
         self._keeping = keeping
         self._rules = rules
@@ -164,9 +166,11 @@ class World:
         if lost == "request":
             self.at(self.now + TIMEOUT_SECONDS, lambda: self._fail(replica, book, contact))
             return
+        self.on_the_way += 1
         self.at(self.now + self._trip(), lambda: self._deliver(replica, book, contact, lost))
 
     def _deliver(self, replica: Replica, book: Book, contact: Contact, lost: str) -> None:
+        self.on_the_way -= 1
         reply = self.call(CONTACT, book.tenant, contact.body)
         if lost == "reply":
             self.at(self.now + TIMEOUT_SECONDS, lambda: self._fail(replica, book, contact))

@@ -24,6 +24,7 @@ from extproc.policy.budgets import (
     Settlement,
     Unavailable,
 )
+from extproc.policy.windows import Window
 from tests.ledger_books import DAY, NOON, RESERVATION_SECONDS, Books, Clock, money, slot, tokens
 
 NOTHING = tokens(0)
@@ -145,6 +146,23 @@ class LedgerContract:
 
         assert lowered == Denied((Balance("minute", "tokens", 50, 0, 60.0, 60.0),))
         assert raised == Reserved("c", (Balance("minute", "tokens", 150, 0, 60.0, 60.0),), (NOON,))
+
+    def test_a_window_that_becomes_longer_from_the_same_start_has_the_same_sums(
+        self, books: Books
+    ) -> None:
+        hour = tokens(0)._replace(window=Window(seconds=3600))
+        books.reserve("a", tokens(60))
+        books.settle("a", Charge("minute", NOON, 50))
+        books.clock.now = NOON + 30
+
+        longer = books.reserve("b", hour._replace(amount=30, expected=30))
+
+        assert longer == Reserved(
+            "b", (Balance("minute", "tokens", 100, 20, 3570.0, 3600.0),), (NOON,)
+        )
+        books.clock.now = NOON + 61
+        assert isinstance(books.reserve("c", hour._replace(amount=21)), Denied)
+        assert isinstance(books.reserve("d", tokens(100)), Reserved)
 
     # Windows.
 

@@ -18,6 +18,7 @@ from extproc.policy.budgets import (
     Settled,
     Unavailable,
 )
+from extproc.policy.windows import Window
 from tests.ledger_books import DAY, MINUTE, NOON, RESERVATION_SECONDS, Books
 
 Where = tuple[str, str, float]
@@ -151,7 +152,15 @@ class Model:
         self.entries = {name: entry for name, entry in self.entries.items() if entry.is_written}
 
 
-LIMITS: Final = {"minute": 20, "day": 50, "slots": 3}
+Budgets = dict[str, tuple[int, Window | None]]
+"""Of one tenant, as its settings have them: limit and window."""
+
+BUDGETS: Final[Budgets] = {"minute": (20, MINUTE), "day": (50, DAY), "slots": (3, None)}
+WINDOWS: Final[dict[str, tuple[Window | None, ...]]] = {
+    "minute": (MINUTE, Window(seconds=97)),
+    "day": (DAY, Window(calendar="day", timezone="Asia/Kolkata")),
+    "slots": (None,),
+}
 TENANTS: Final = ("acme", "umbra")
 NAMES: Final = tuple("abcdefghijkl")
 """Few, so that reservations are met again. Each process makes its own: see `_name`."""
@@ -162,16 +171,24 @@ RUN_SECONDS_MAX: Final = 3000.0
 
 ELAPSED = st.sampled_from((0.0, 0.0, 0.0, 0.25, 1.0, 20.0, 60.0, 99.75, 100.0, 120.0))
 AMOUNTS = st.integers(0, 12)
+SETTINGS = st.fixed_dictionaries(
+    {},
+    optional={
+        budget: st.tuples(st.integers(0, 60), st.sampled_from(windows))
+        for budget, windows in WINDOWS.items()
+    },
+)
 
 
-def claim(budget: str, limit: int, amount: int, expected: int) -> Claim:
+def claim(budget: str, of: tuple[int, Window | None], amount: int, expected: int) -> Claim:
+    limit, window = of
     match budget:
         case "minute":
-            return Claim(budget, "tokens", limit, MINUTE, amount, min(amount, expected))
+            return Claim(budget, "tokens", limit, window, amount, min(amount, expected))
         case "day":
-            return Claim(budget, "usd", limit, DAY, amount, min(amount, expected))
+            return Claim(budget, "usd", limit, window, amount, min(amount, expected))
         case _:
-            return Claim(budget, "concurrent_requests", limit, None, 1, 1)
+            return Claim(budget, "concurrent_requests", limit, window, 1, 1)
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -187,10 +204,8 @@ class LedgerMachine(RuleBasedStateMachine):
         self.lives = 1
         """Of the ledger: where it does not outlive its process there is one."""
         self.is_writable = True
-        self.limits = dict(LIMITS)
+        self.settings: dict[str, Budgets] = {tenant: dict(BUDGETS) for tenant in TENANTS}
         self.latest = NOON
-        self.overrun: set[tuple[str, str]] = set()
-        """Where more was charged than was held, or the limit was lowered."""
 
     def teardown(self) -> None:
         self.books.close()
@@ -213,7 +228,7 @@ class LedgerMachine(RuleBasedStateMachine):
         name=st.sampled_from(NAMES),
         tenant=st.sampled_from(TENANTS),
         wanted=st.dictionaries(
-            st.sampled_from(tuple(LIMITS)), st.tuples(AMOUNTS, AMOUNTS), min_size=1
+            st.sampled_from(tuple(BUDGETS)), st.tuples(AMOUNTS, AMOUNTS), min_size=1
         ),
         is_kept=st.sampled_from((True, True, True, False)),
     )
@@ -227,8 +242,10 @@ class LedgerMachine(RuleBasedStateMachine):
         is_kept: bool,
     ) -> None:
         self.move(elapsed)
-        claims = tuple(claim(b, self.limits[b], *amounts) for b, amounts in wanted.items())
-        self._ask(self._name(name), tenant, claims, is_kept=is_kept)
+        budgets = self.settings.get(tenant, {})
+        claims = tuple(claim(b, budgets[b], *wanted[b]) for b in wanted if b in budgets)
+        if claims:  # else nobody would ask a ledger
+            self._ask(self._name(name), tenant, claims, is_kept=is_kept)
 
     @precondition(lambda self: self._own())
     @rule(elapsed=ELAPSED, data=st.data())
@@ -256,14 +273,15 @@ class LedgerMachine(RuleBasedStateMachine):
             self._stays_within(tenant, claims)
 
     def _stays_within(self, tenant: str, claims: tuple[Claim, ...]) -> None:
+        """Whatever was charged or which limit was in force before."""
         for claim in claims:
-            if claim.amount and (tenant, claim.budget) not in self.overrun:
+            if claim.amount:
                 assert sum(self.books.sums(claim, tenant=tenant)) <= claim.limit
 
     @rule(
         elapsed=ELAPSED,
         name=st.sampled_from(NAMES),
-        amounts=st.dictionaries(st.sampled_from(tuple(LIMITS)), AMOUNTS),
+        amounts=st.dictionaries(st.sampled_from(tuple(BUDGETS)), AMOUNTS),
         windows_ago=st.integers(0, 2),
         tenant=st.sampled_from(TENANTS),
         lives_ago=st.integers(0, 2),
@@ -282,11 +300,11 @@ class LedgerMachine(RuleBasedStateMachine):
         name = self._name(name, lives_ago)
         entry = self.model.entries.get(name)
         tenant = entry.tenant if entry is not None else tenant
-        starts = {"minute": MINUTE.span(self.now - 60 * windows_ago).start}
-        starts["day"] = DAY.span(self.now).start
-        charges = tuple(Charge(b, starts.get(b, 0.0), amount) for b, amount in amounts.items())
-        held = {c.budget: c.amount for c in entry.claims} if entry and entry.state == "held" else {}
-        self.overrun |= {(tenant, c.budget) for c in charges if c.amount > held.get(c.budget, 0)}
+        budgets = BUDGETS | self.settings.get(tenant, {})
+        charges = tuple(
+            Charge(b, self._start(budgets[b][1], windows_ago), amount)
+            for b, amount in amounts.items()
+        )
 
         taken = self.books.settle(name, *charges, tenant=tenant)
 
@@ -302,11 +320,29 @@ class LedgerMachine(RuleBasedStateMachine):
         self.books.release(self._name(name))
         self.model.release(self._name(name))
 
-    @rule(budget=st.sampled_from(tuple(LIMITS)), limit=st.integers(0, 60))
+    def _start(self, window: Window | None, windows_ago: int) -> float:
+        if window is None:
+            return 0.0
+        start, end = window.span(self.now)
+        return window.span(start - windows_ago * (end - start)).start
+
+    @rule(budget=st.sampled_from(tuple(BUDGETS)), limit=st.integers(0, 60))
     def change_limit(self, budget: str, limit: int) -> None:
-        if limit < self.limits[budget]:
-            self.overrun |= {(tenant, budget) for tenant in TENANTS}
-        self.limits[budget] = limit
+        """Raise or lower it for all, the smallest of reloads."""
+        for budgets in self.settings.values():
+            if budget in budgets:
+                budgets[budget] = (limit, budgets[budget][1])
+
+    @rule(tenant=st.sampled_from(TENANTS), budgets=st.one_of(st.none(), SETTINGS, SETTINGS))
+    def reload(self, tenant: str, budgets: Budgets | None) -> None:
+        """Add the tenant, or take it away; or change its budgets, their limits and windows.
+
+        What is held of what was taken away is settled or expires as ever.
+        """
+        if budgets is None:
+            self.settings.pop(tenant, None)
+        else:
+            self.settings[tenant] = budgets
 
     @rule(seconds=st.floats(0.25, STEPS_BACK_SECONDS_MAX))
     def step_back(self, seconds: float) -> None:
@@ -324,8 +360,8 @@ class LedgerMachine(RuleBasedStateMachine):
 
     def _places(self) -> Iterator[tuple[Where, Claim]]:
         for tenant in TENANTS:
-            for budget, limit in self.limits.items():
-                a_claim = claim(budget, limit, 0, 0)
+            for budget, known in (BUDGETS | self.settings.get(tenant, {})).items():
+                a_claim = claim(budget, known, 0, 0)
                 at = NOON - 120
                 while at <= self.latest:
                     place = where(tenant, a_claim, at)

@@ -60,6 +60,8 @@ class Stock:
                     and claim.limit == lease.limit > 0
                     and (claim.window is lease.window or claim.window == lease.window)
                     and claim.amount <= account.room
+                    # Else more was charged than was held, and the lease is no longer covered.
+                    and (not claim.amount or account.used + claim.amount <= claim.limit)
                 ):
                     account.room -= claim.amount
                     account.untold += claim.amount

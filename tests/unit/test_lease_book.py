@@ -71,6 +71,15 @@ def test_what_is_leased_is_decided_without_the_store(leased: Alone) -> None:
     assert leased.reserve("c", tokens(10)) is not None
 
 
+def test_a_lease_is_not_used_once_more_is_charged_than_the_limit_has(leased: Alone) -> None:
+    leased.book.hear(reply(accounts=account(95, 0, 40)), (1, 1))
+
+    assert leased.reserve("b", tokens(6)) is None
+    assert leased.reserve("b", tokens(5)) is not None
+    assert leased.reserve("c", tokens(1)) is None
+    assert leased.reserve("c", tokens(0)) is not None
+
+
 def test_all_claims_are_leased_or_none_is_taken(leased: Alone) -> None:
     assert leased.reserve("b", tokens(30), tokens(1, id_="other")) is None
     assert leased.reserve("b", tokens(20), tokens(21)) is None
