@@ -141,6 +141,19 @@ class LeaseWorld(RuleBasedStateMachine):
         for number in range(REPLICAS) if which is None else (which,):
             self.settings[number][budget] = Known(int(share * LIMITS[budget]), window)
 
+    @rule(
+        which=st.integers(0, REPLICAS - 1),
+        budget=st.sampled_from(("day", "minute")),
+        amount=st.integers(1, 10),
+    )
+    def lower_below_what_is_leased(self, which: int, budget: str, amount: int) -> None:
+        """Right after a replica was given some, so that it has a lease of the limit before."""
+        self.ask(which, {budget: amount}, times=6, wait=0.06)
+        self.nothing_was_given_twice()
+        for known in self.settings:
+            known[budget] = Known(amount, known[budget].window)
+        self.ask(which, {budget: amount}, times=2, wait=0.0)
+
     @rule(seconds=st.sampled_from((0.001, 0.02, 0.06, 0.3, 1.0, 2.5, 7.0, 61.0)))
     def wait(self, seconds: float) -> None:
         self.world.run(self.world.now + seconds)
