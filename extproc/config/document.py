@@ -37,6 +37,7 @@ _BOOLEANS: Final = {"true": True, "True": True, "TRUE": True} | {
     "FALSE": False,
 }
 _NUMBER = re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]{1,9})?")
+_NUMBER_BEGINS: Final = frozenset("+-.0123456789")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 
 
@@ -194,6 +195,8 @@ def _plain(text: str) -> str | bool | Decimal | None:
         return None
     if text in _BOOLEANS:
         return _BOOLEANS[text]
+    if text[0] not in _NUMBER_BEGINS:
+        return text
     if _NOT_FINITE.fullmatch(text):
         return Decimal(text.replace(".", ""))
     if _NUMBER.fullmatch(text):

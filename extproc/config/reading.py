@@ -196,4 +196,5 @@ def _write(out: BinaryIO, value: object) -> None:
 
 if __name__ == "__main__":
     os.nice(NICE)
+    gc.disable()  # nothing of what is read is garbage
     write(Path(sys.argv[1]), sys.stdout.buffer)
