@@ -1,7 +1,13 @@
 """What is told of the peers."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from bench.peers import build
+from bench.peers.build import NotBuilt
 from bench.peers.contestants import CPP, GRPC_AIO, NO_FILTER, OURS, TONIC
 from bench.peers.findings import Result, summary, tables
 
@@ -66,3 +72,14 @@ def test_tables_say_why_a_peer_is_missing() -> None:
     assert "| ours, h2 ÷ C++ gRPC doing nothing | ≤ 1.0 | 0.55 (0.50..0.60) |" in "\n".join(
         told.values()
     )
+
+
+@pytest.mark.parametrize(
+    ("made_by", "tool"), [(build.cpp, "g++"), (build.go, "go"), (build.rust, "cargo")]
+)
+def test_without_its_tools_a_peer_is_not_built(
+    monkeypatch: pytest.MonkeyPatch, made_by: Callable[[], Path | NotBuilt], tool: str
+) -> None:
+    monkeypatch.setenv("PATH", "")
+
+    assert made_by() == NotBuilt(f"no {tool}")
