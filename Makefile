@@ -32,7 +32,7 @@ fix: $(READY) ## Format and repair what can be repaired
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) .envoy/1.40.0/.ready ## Measure: stages, counting, CPU through Envoy, first event, streams
+bench: $(READY) .envoy/1.40.0/.ready ## Measure: stages, counting, first event, streams
 	$(BIN)/python -m bench
 
 bench-peers: $(READY) .envoy/1.40.0/.ready ## CPU and latency beside gRPC servers in C++, Go and Rust; ten minutes
@@ -62,7 +62,7 @@ lock: $(READY) ## Pin the newest versions that requirements/*.in allow
 	  -c requirements/runtime.txt requirements/last.in -o requirements/last.txt
 
 clean: ## Remove what these targets made
-	rm -rf $(VENV) .envoy build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .envoy .peers .h2spec build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(READY): requirements/dev.txt requirements/last.txt pyproject.toml
 	@echo "setting up $(VENV) (once; about a minute)"
