@@ -77,6 +77,14 @@ def with_port(loaded: Loaded, port: int) -> Loaded:
     return loaded._replace(settings=msgspec.structs.replace(settings, listen=listen))
 
 
+class Part(NamedTuple):
+    """What is different for one of several processes that serve together (`extproc.workers`)."""
+
+    show: Callable[[Service, Views], AbstractAsyncContextManager[None]]
+    """Takes the place of the admin server."""
+    serves_budgets: bool
+
+
 def counter_of(loaded: Loaded) -> Counter:
     """A counter with every encoding that the models need already loaded."""
     counter = Counter(prompt_exact_bytes=loaded.settings.limits.prompt_exact_bytes)
@@ -170,10 +178,12 @@ async def serve(
     source: Source | None = None,
     transport: Transport = "h2",
     drain_seconds: float = DRAIN_SECONDS,
+    part: Part | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain. `on_ready` is told each address in use.
 
-    Where there is a `source` its changes come into force, at SIGHUP too.
+    Where there is a `source` its changes come into force, at SIGHUP too. With a `part` this process
+    is one of several that share the port.
 
     Raises:
         LedgerError: the ledger can't be opened.
@@ -192,15 +202,18 @@ async def serve(
         # Not before: the test goes by the limits of the settings.
         service.grants.refresh()
         readiness, admin = _Readiness(service), settings.admin
-        port = await stack.enter_async_context(
-            administering(_views(service, readiness), admin.address, admin.port)
-        )
-        on_ready(f"admin on {admin.address}:{port}")
+        views = _views(service, readiness)
+        if part is None:
+            port = await stack.enter_async_context(administering(views, admin.address, admin.port))
+            on_ready(f"admin on {admin.address}:{port}")
+        else:
+            await stack.enter_async_context(part.show(service, views))
         address = settings.listen.address
-        await stack.enter_async_context(
-            looking_after(settings.budget_api, service.budgets, on_ready)
+        budget_api = settings.budget_api if part is None or part.serves_budgets else None
+        await stack.enter_async_context(looking_after(budget_api, service.budgets, on_ready))
+        port = await stack.enter_async_context(
+            _listening(service, transport, drain_seconds, is_port_shared=part is not None)
         )
-        port = await stack.enter_async_context(_listening(service, transport, drain_seconds))
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         routines = (_learn(service), _settle_due(service), _watch_loop(service))
         working = [tasks.create_task(routine) for routine in routines]
@@ -221,7 +234,7 @@ async def serve(
 
 
 def _listening(
-    service: Service, transport: Transport, drain_seconds: float
+    service: Service, transport: Transport, drain_seconds: float, *, is_port_shared: bool
 ) -> AbstractAsyncContextManager[int]:
     settings = service.rulebook.loaded.settings
     address = f"{settings.listen.address}:{settings.listen.port}"
@@ -233,6 +246,7 @@ def _listening(
             address=address,
             request_body_bytes=body_bytes,
             drain_seconds=drain_seconds,
+            is_port_shared=is_port_shared,
         )
     return serving(
         service.servicer,
@@ -240,6 +254,7 @@ def _listening(
         address=address,
         request_body_bytes=body_bytes,
         drain_seconds=drain_seconds,
+        is_port_shared=is_port_shared,
     )
 
 

@@ -20,18 +20,20 @@ _HEALTHY: Final = ("", SERVICE)
 
 
 @asynccontextmanager
-async def serving(
+async def serving(  # noqa: PLR0913  # each is a thing of its own, and none has a better place
     servicer: Servicer,
     intake: Intake | None,
     *,
     address: str,
     request_body_bytes: int,
     drain_seconds: float,
+    is_port_shared: bool = False,
 ) -> AsyncIterator[int]:
     """Serve until the block ends, then say so to health checkers and let exchanges finish.
 
     What is still open after `drain_seconds` is cut off with an error status, which Envoy does
-    not take for consent. Records that come then are refused: Envoy keeps them.
+    not take for consent. Records that come then are refused: Envoy keeps them. Where the port is
+    shared, other processes of ours may listen on it too, and the kernel deals out connections.
 
     Yields:
         The port in use, so that one may ask for port 0.
@@ -42,7 +44,7 @@ async def serving(
     server = grpc.aio.server(
         options=[
             ("grpc.max_receive_message_length", request_body_bytes + MESSAGE_BYTES_OVERHEAD),
-            ("grpc.so_reuseport", 0),
+            ("grpc.so_reuseport", int(is_port_shared)),
         ]
     )
     healths = health.aio.HealthServicer()

@@ -5,7 +5,7 @@ metrics of them when somebody asks, in any thread: each value is read by one ope
 """
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
@@ -63,6 +63,14 @@ class Counts(Collector):
         counts = self._counts
         counts[key if key in counts else otherwise] += 1
 
+    def figures(self) -> dict[Key, float]:
+        """What was counted so far."""
+        return self._counts.copy()
+
+    def show(self, figures: Mapping[Key, float]) -> None:
+        """Have counted this, whatever it was before."""
+        self._counts = dict(figures)
+
     def collect(self) -> Iterator[Metric]:
         """Say how things stand, as prometheus-client asks."""
         family = CounterMetricFamily(self._name, self._about, labels=names.LABELS[self._name])
@@ -90,6 +98,14 @@ class Spread(Collector):
             row = self._rows[key] = self._new_row()
         row[bisect_left(self._bounds, value)] += 1
         row[-1] += value
+
+    def figures(self) -> dict[Key, list[float]]:
+        """The buckets, beginning with the lowest, and the sum."""
+        return {key: row.copy() for key, row in self._rows.copy().items()}
+
+    def show(self, figures: Mapping[Key, list[float]]) -> None:
+        """Have counted this, whatever it was before."""
+        self._rows = {key: row.copy() for key, row in figures.items()}
 
     def collect(self) -> Iterator[Metric]:
         """Say how things stand, as prometheus-client asks."""

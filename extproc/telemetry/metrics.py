@@ -24,6 +24,7 @@ from extproc.telemetry.metric_state import (
     read_state,
 )
 from extproc.telemetry.metric_store import Counts, Key, LabelSets, Spread
+from extproc.telemetry.tally import Tally
 
 TENANT_SETS_MAX: Final = 1000
 """Of tenant, tier and model together. About a dozen series each."""
@@ -61,6 +62,8 @@ class Metrics:
         settings: Callable[[], SettingsState | None] = lambda: None,
     ) -> None:
         self._registry = CollectorRegistry()
+        self._counters: dict[str, Counts] = {}
+        self._spreads: dict[str, Spread] = {}
         self._state = state
         self._settings = settings
         self._build = build_info(version)
@@ -170,6 +173,26 @@ class Metrics:
         ]
         return lambda: (encode(Families(self._registry.collect(), read)), content_type)
 
+    def tally(self) -> Tally:
+        """Everything that was counted so far, for whoever adds it to what others counted."""
+        return Tally(
+            {name: counter.figures() for name, counter in self._counters.items()},
+            {name: spread.figures() for name, spread in self._spreads.items()},
+        )
+
+    def read(self) -> tuple[State, SettingsState | None]:
+        """The state now, with the models that the settings have."""
+        state = self._state()
+        learnt = [known for known in state.learnt if self._is_model(known.model)]
+        return state._replace(learnt=learnt), self._settings()
+
+    def show(self, tally: Tally) -> None:
+        """Have counted this, instead of what was fed."""
+        for name, counts in tally.counts.items():
+            self._counters[name].show(counts)
+        for name, rows in tally.spreads.items():
+            self._spreads[name].show(rows)
+
     def _observe_hop(self, outcome: Outcome) -> None:
         place, timing = outcome.place, outcome.timing
         upstream = place.upstream
@@ -224,12 +247,12 @@ class Metrics:
             self._rate.add((model,), tokens / seconds)
 
     def _counts(self, name: str, about: str) -> Counts:
-        counts = Counts(name, about, BORN.get(name, ()))
+        counts = self._counters[name] = Counts(name, about, BORN.get(name, ()))
         self._registry.register(counts)
         return counts
 
     def _spread(self, name: str, about: str) -> Spread:
-        spread = Spread(name, about)
+        spread = self._spreads[name] = Spread(name, about)
         self._registry.register(spread)
         return spread
 

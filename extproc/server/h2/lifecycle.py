@@ -35,11 +35,13 @@ async def serving(  # noqa: PLR0913  # each is a thing of its own, and none has 
     request_body_bytes: int,
     drain_seconds: float,
     ssl: SSLContext | None = None,
+    is_port_shared: bool = False,
 ) -> AsyncIterator[int]:
     """Serve until the block ends, then say so to health checkers and let exchanges finish.
 
     What is still open after `drain_seconds` is cut off with an error status, which Envoy does
-    not take for consent. Records that come then are refused: Envoy keeps them.
+    not take for consent. Records that come then are refused: Envoy keeps them. Where the port is
+    shared, other processes of ours may listen on it too, and the kernel deals out connections.
 
     Yields:
         The port in use, so that one may ask for port 0.
@@ -50,7 +52,14 @@ async def serving(  # noqa: PLR0913  # each is a thing of its own, and none has 
     health = Health(("", servicer.SERVICE))
     methods = {**decisions.methods(), **health.methods(), **methods_of(intake)}
     limits = Limits(message_bytes_max=request_body_bytes + MESSAGE_BYTES_OVERHEAD)
-    async with serve(address, methods, limits=limits, ssl=ssl, drain_seconds=drain_seconds) as port:
+    async with serve(
+        address,
+        methods,
+        limits=limits,
+        ssl=ssl,
+        drain_seconds=drain_seconds,
+        is_port_shared=is_port_shared,
+    ) as port:
         try:
             yield port
         finally:

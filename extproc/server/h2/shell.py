@@ -193,13 +193,14 @@ def _told(error: Exception) -> None:
 
 
 @asynccontextmanager
-async def serve(
+async def serve(  # noqa: PLR0913  # all but three have a default
     address: str,
     methods: Mapping[bytes, Method],
     *,
     limits: Limits | None = None,
     ssl: SSLContext | None = None,
     drain_seconds: float,
+    is_port_shared: bool = False,
 ) -> AsyncIterator[int]:
     """Serve until the block ends, then let open calls end for up to `drain_seconds`.
 
@@ -223,6 +224,7 @@ async def serve(
             ssl=ssl,
             ssl_handshake_timeout=None if ssl is None else server.limits.handshake_seconds,
             backlog=BACKLOG,
+            reuse_port=is_port_shared,
         )
     except OSError as error:
         msg = f"{address} can't be bound: {error}"
