@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from extproc.admin.server import administering
-from extproc.admin.views import Books, InForce, Reload, Views
+from extproc.admin.views import Views
 from extproc.config.loader import Loaded
 from extproc.exchange.machine import Exchange
 from extproc.ledger.port import OpenLedger
@@ -39,6 +39,7 @@ from extproc.server.rulebook import Rulebook
 from extproc.server.servicer import Decided, Servicer, Watch, let_go
 from extproc.server.watcher import Watcher
 from extproc.tokens.counter import Counter
+from extproc.viewing import Readiness, views_of
 
 Transport = Literal["h2", "grpcio"]
 """What speaks gRPC: `extproc.server.h2`, or the `grpcio` package."""
@@ -171,7 +172,7 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
             await parking.leave()
 
 
-async def serve(
+async def serve(  # noqa: PLR0913  # all but two have a default
     loaded: Loaded,
     *,
     on_ready: Callable[[str], None],
@@ -201,8 +202,8 @@ async def serve(
         await see_refusals(service)
         # Not before: the test goes by the limits of the settings.
         service.grants.refresh()
-        readiness, admin = _Readiness(service), settings.admin
-        views = _views(service, readiness)
+        readiness, admin = Readiness(service.rulebook, service.ledger), settings.admin
+        views = views_of(service.rulebook, service.ledger, service.observing, readiness, clock)
         if part is None:
             port = await stack.enter_async_context(administering(views, admin.address, admin.port))
             on_ready(f"admin on {admin.address}:{port}")
@@ -258,19 +259,6 @@ def _listening(
     )
 
 
-class _Readiness:
-    """Whether the service should get requests; `phase` says why not, empty while it serves."""
-
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self.phase = "starting"
-
-    def why_not(self) -> str:
-        """Where the ledger can't commit, decisions still go on, unless the settings say not."""
-        wanted = self._service.rulebook.loaded.settings.ledger.when_unavailable
-        return self.phase or (self._service.ledger.health() if wanted == "deny" else "")
-
-
 async def see_refusals(service: Service) -> None:
     """See that the service refuses whom it must, before anybody is told that it is there.
 
@@ -287,27 +275,6 @@ async def see_refusals(service: Service) -> None:
 def _reloading(service: Service, source: Source) -> Reloading:
     counted = service.observing.metrics.reloaded
     return Reloading(service.rulebook, source, service.counter, clock, counted)
-
-
-def _in_force(rulebook: Rulebook) -> InForce:
-    attempt = rulebook.last_attempt
-    return InForce(
-        rulebook.loaded.settings,
-        rulebook.since,
-        Reload(*attempt) if attempt is not None else None,
-        rulebook.needs_restart,
-    )
-
-
-def _views(service: Service, readiness: _Readiness) -> Views:
-    return Views(
-        metrics=service.observing.metrics.expose,
-        is_ready=readiness.why_not,
-        settings=lambda: _in_force(service.rulebook),
-        budgets=lambda: Books(service.rulebook.rules.policy, service.ledger),
-        recent=service.observing.recent,
-        clock=clock,
-    )
 
 
 async def _learn(service: Service) -> None:

@@ -16,6 +16,7 @@ import uvloop
 
 from extproc.cli_budget import add_commands as add_budget_commands
 from extproc.cli_mesh import add_mesh
+from extproc.cli_workers import add_options as add_workers
 from extproc.config.loader import ConfigError, load_file
 from extproc.ledger.port import LedgerError
 
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         help="what speaks gRPC: HTTP/2 of our own, or the grpcio package, which costs more;"
         f" default: ${TRANSPORT_VARIABLE}, else {TRANSPORTS[0]}",
     )
+    add_workers(serve)
     serve.set_defaults(run=_serve)
 
     check = commands.add_parser("check", help="say what is wrong with a settings file")
@@ -127,9 +129,11 @@ def _serve(options: argparse.Namespace) -> int:
         print(_OLD_MESSAGES, file=sys.stderr)
         return EXIT_WRONG_INPUT
     from extproc.app import serve, with_port  # noqa: PLC0415  # `check` must not wait for gRPC to load
+    from extproc.cli_workers import run as run_workers  # noqa: PLC0415  # as above
     from extproc.config.digests import Recorder  # noqa: PLC0415  # as above
     from extproc.selftest import SelfTestError  # noqa: PLC0415  # as above
     from extproc.server.reloading import Source  # noqa: PLC0415  # as above
+    from extproc.workers.worker import work  # noqa: PLC0415  # as above
 
     transport: Any = options.transport or os.environ.get(TRANSPORT_VARIABLE, TRANSPORTS[0])
     if transport not in TRANSPORTS:
@@ -142,7 +146,12 @@ def _serve(options: argparse.Namespace) -> int:
     if options.port is not None:
         loaded = with_port(loaded, options.port)
     try:
-        uvloop.run(serve(loaded, on_ready=_say_ready, source=source, transport=transport))
+        if options.worker is not None:
+            work(options.worker, loaded, source, transport)
+        elif options.workers > 1:
+            return run_workers(options, loaded, transport)
+        else:
+            uvloop.run(serve(loaded, on_ready=_say_ready, source=source, transport=transport))
     except SelfTestError as error:
         print(error, file=sys.stderr)
         return EXIT_SELF_TEST

@@ -102,12 +102,13 @@ class Overviews:
         self._ranker = Ranker()
         self._turn = asyncio.Lock()
 
-    async def overview(self, query: Query) -> Overview:
-        """Look at everything now."""
-        async with self._turn:
-            tenants = await self._tenants(query)
+    async def overview(self, query: Query, recent: Recent | None = None) -> Overview:
+        """Look at everything now; at `recent`, if it is given, instead of what we saw ourselves."""
         views = self._views
-        books, recent = views.budgets(), views.recent
+        recent = recent or views.recent
+        async with self._turn:
+            tenants = await self._tenants(query, recent)
+        books = views.budgets()
         in_force = views.settings()
         return Overview(
             at=views.clock(),
@@ -130,7 +131,7 @@ class Overviews:
             news=[one._asdict() for one in recent.news()],
         )
 
-    async def _tenants(self, query: Query) -> TenantsShown:
+    async def _tenants(self, query: Query, recent: Recent) -> TenantsShown:
         views = self._views
         books = views.budgets()
         ranked = await self._ranker.ranked(books)
@@ -142,7 +143,7 @@ class Overviews:
         rows: list[TenantShown] = []
         looked_up = 0
         for name in names[query.cursor : end]:
-            rows.append(await tenant_shown(books, name, now, views.recent.burn))
+            rows.append(await tenant_shown(books, name, now, recent.burn))
             looked_up += len(rows[-1].budgets)
             if looked_up >= BUDGETS_PER_TURN:
                 looked_up = 0

@@ -7,26 +7,24 @@ import logging
 import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Final
 
-import msgspec
 from aiohttp import web
 
+from extproc.admin.answers import Answers, OwnAnswers
 from extproc.admin.headers import add_headers, is_loopback, is_own_name
 from extproc.admin.listening import Handler, listening
-from extproc.admin.overview import TEXT_CHARS_MAX, Overviews, query_of
+from extproc.admin.overview import TEXT_CHARS_MAX
 from extproc.admin.page import CONTENT_SECURITY_POLICY, PAGE
-from extproc.admin.redaction import settings_shown
 from extproc.admin.views import Views
 
 COMPRESSED_BYTES_MIN: Final = 4096
 
-_JSON: Final = msgspec.json.Encoder(decimal_format="number")
 _log = logging.getLogger(__name__)
 
 
 @asynccontextmanager
-async def administering(views: Views, address: str, port: int) -> AsyncIterator[int]:
+async def administering(views: Views | Answers, address: str, port: int) -> AsyncIterator[int]:
     """Show `views` at `address` until the block ends. Yields the port in use.
 
     Raises:
@@ -37,9 +35,9 @@ async def administering(views: Views, address: str, port: int) -> AsyncIterator[
         yield port_in_use
 
 
-def admin_app(views: Views, *, is_local: bool = True) -> web.Application:
+def admin_app(views: Views | Answers, *, is_local: bool = True) -> web.Application:
     """Every path that there is. A local one answers to addresses and `localhost` only."""
-    shown = _Shown(views)
+    shown = _Shown(OwnAnswers(views) if isinstance(views, Views) else views)
     app = web.Application(middlewares=[*([_only_own_names] if is_local else []), _barrier])
     app.on_response_prepare.append(add_headers)
     app.router.add_get("/", shown.page)
@@ -55,9 +53,8 @@ def admin_app(views: Views, *, is_local: bool = True) -> web.Application:
 class _Shown:
     """The handlers. They are coroutines because aiohttp wants them so."""
 
-    def __init__(self, views: Views) -> None:
-        self._views = views
-        self._overviews = Overviews(views)
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
 
     async def page(self, request: web.Request) -> web.Response:
         """The page, which asks for the rest itself."""
@@ -75,19 +72,16 @@ class _Shown:
 
     async def budgets_json(self, request: web.Request) -> web.Response:
         """Everything that the page shows."""
-        query = query_of(request.query)
-        if isinstance(query, str):
-            return _json(request, {"error": query}, status=400)
-        return _json(request, await self._overviews.overview(query))
+        return _json(request, *await self._answers.overview(request.query))
 
     async def settings(self, request: web.Request) -> web.Response:
         """The settings in force, and how the last reload went."""
         tenant = request.query.get("tenant", "")[:TEXT_CHARS_MAX]
-        return _json(request, settings_shown(self._views.settings(), tenant=tenant))
+        return _json(request, *await self._answers.settings(tenant))
 
     async def metrics(self, request: web.Request) -> web.Response:
         """What Prometheus scrapes."""
-        body, content_type = self._views.metrics(request.headers.get("Accept", ""))
+        body, content_type = await self._answers.metrics(request.headers.get("Accept", ""))
         response = web.Response(body=body, headers={"Content-Type": content_type})
         return _compressed(request, response)
 
@@ -97,7 +91,7 @@ class _Shown:
 
     async def readiness(self, _: web.Request) -> web.Response:
         """Whether requests are served, or why not."""
-        reason = self._views.is_ready()
+        reason = await self._answers.why_not_ready()
         return _text(reason, status=503) if reason else _text("ok")
 
 
@@ -132,10 +126,8 @@ def _text(text: str, *, status: int = 200) -> web.Response:
     return web.Response(text=text + "\n", status=status, content_type="text/plain")
 
 
-def _json(request: web.Request, value: Any, *, status: int = 200) -> web.Response:  # noqa: ANN401  # whatever can be encoded
-    response = web.Response(
-        body=_JSON.encode(value), status=status, content_type="application/json"
-    )
+def _json(request: web.Request, status: int, body: bytes) -> web.Response:
+    response = web.Response(body=body, status=status, content_type="application/json")
     response.headers["Vary"] = "Accept, Accept-Encoding"
     return _compressed(request, response)
 

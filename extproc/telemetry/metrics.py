@@ -8,6 +8,7 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from extproc.exchange.outcome import Outcome
 from extproc.exchange.settling import Bill, Summary
@@ -185,6 +186,10 @@ class Metrics:
         state = self._state()
         learnt = [known for known in state.learnt if self._is_model(known.model)]
         return state._replace(learnt=learnt), self._settings()
+
+    def show_too(self, collector: Collector) -> None:
+        """Expose what it collects beside the rest."""
+        self._registry.register(collector)
 
     def show(self, tally: Tally) -> None:
         """Have counted this, instead of what was fed."""

@@ -1,4 +1,4 @@
-"""What the supervisor and a worker say to each other, in frames: a length of four bytes, MessagePack.
+"""What the supervisor and a worker say to each other: MessagePack, after its length in four bytes.
 
 Both are the same program on the same machine, so that nothing here is hostile; what is too long is
 a bug.
@@ -23,11 +23,8 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
 
     number: int
     workers: int
-    transport: str
     port: int
     budgets_port: int | None
-    lines: int | None
-    """A descriptor whose lock gives the turn to write audit lines."""
     since: float
     """When the supervisor began, in seconds since 1970."""
     begun: Settings
@@ -61,7 +58,7 @@ class Answer(msgspec.Struct, frozen=True, tag=True):
 
 Message = Begin | Ready | Ask | Answer
 
-_DECODER: Final = msgspec.msgpack.Decoder(Message)
+_DECODER: Final[msgspec.msgpack.Decoder[Message]] = msgspec.msgpack.Decoder(Message)
 
 
 def first_message(sock: socket.socket) -> Begin | None:
@@ -93,14 +90,11 @@ class Channel:
         reader, writer = await asyncio.open_connection(sock=sock)
         return cls(reader, writer)
 
-    async def send(self, message: Message) -> None:
-        """Send it; to who is gone, nothing."""
-        frame = msgspec.msgpack.encode(message)
-        try:
+    def send(self, message: Message) -> None:
+        """Send it, by and by; to who is gone, nothing."""
+        if not self._writer.is_closing():
+            frame = msgspec.msgpack.encode(message)
             self._writer.write(len(frame).to_bytes(LENGTH_BYTES) + frame)
-            await self._writer.drain()
-        except ConnectionError:
-            return
 
     async def next(self) -> Message | None:
         """The next one; None once the other end is gone."""
@@ -108,9 +102,10 @@ class Channel:
             length = int.from_bytes(await self._reader.readexactly(LENGTH_BYTES))
             if length > FRAME_BYTES_MAX:
                 return None
-            return _DECODER.decode(await self._reader.readexactly(length))
+            message = _DECODER.decode(await self._reader.readexactly(length))
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
+        return message
 
     def close(self) -> None:
         """Let go of it."""
