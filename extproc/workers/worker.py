@@ -19,6 +19,7 @@ import uvloop
 from extproc.admin.answers import OwnAnswers
 from extproc.admin.views import Views
 from extproc.app import Part, Service, Transport, serve
+from extproc.config.digests import UNREADABLE
 from extproc.config.lasting import kept
 from extproc.config.loader import Loaded
 from extproc.config.settings import Settings
@@ -53,7 +54,9 @@ def work(descriptor: int, loaded: Loaded, source: Source, transport: Transport) 
             return
         logging.basicConfig(level=logging.INFO, format=LOG_FORMAT % begin.number, force=True)
         # Whatever can't change while the service lives is as it was when the supervisor began.
-        begun = kept(loaded.settings, running=begin.begun, begun=begin.begun).settings
+        begun, needs_restart = kept(loaded.settings, running=begin.begun, begun=begin.begun)
+        if needs_restart:  # as if the file changed now: then it is told
+            source = source._replace(digests=dict.fromkeys(source.digests, UNREADABLE))
         speaker = _Speaker(sock)
         uvloop.run(
             serve(
