@@ -84,6 +84,8 @@ class Part(NamedTuple):
     show: Callable[[Service, Views], AbstractAsyncContextManager[None]]
     """Takes the place of the admin server."""
     serves_budgets: bool
+    since: float
+    """When all of them began, in seconds since 1970."""
 
 
 def counter_of(loaded: Loaded) -> Counter:
@@ -121,7 +123,7 @@ def new_reservation() -> str:
 
 
 @asynccontextmanager
-async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
+async def assembled(loaded: Loaded, since: float | None = None) -> AsyncIterator[Service]:
     """Put everything together, and take it apart when the block ends.
 
     Raises:
@@ -137,7 +139,7 @@ async def assembled(loaded: Loaded) -> AsyncIterator[Service]:
     async with ledger_of(loaded, clock, when_away=when_away) as ledger:
         known = experiences(ledger.notes(LEARNT))
         rulebook.learn(known)
-        with observing(rulebook, ledger, clock, version("llm-extproc")) as watching:
+        with observing(rulebook, ledger, clock, version("llm-extproc"), since) as watching:
             desk = Desk(
                 rulebook,
                 ledger,
@@ -198,7 +200,8 @@ async def serve(  # noqa: PLR0913  # all but two have a default
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
-        service = await stack.enter_async_context(assembled(loaded))
+        since = part.since if part is not None else None
+        service = await stack.enter_async_context(assembled(loaded, since))
         await see_refusals(service)
         # Not before: the test goes by the limits of the settings.
         service.grants.refresh()

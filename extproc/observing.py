@@ -30,9 +30,15 @@ class Observing(NamedTuple):
 
 @contextmanager
 def observing(
-    rulebook: Rulebook, ledger: OpenLedger, clock: Callable[[], float], version: str
+    rulebook: Rulebook,
+    ledger: OpenLedger,
+    clock: Callable[[], float],
+    version: str,
+    since: float | None = None,
 ) -> Iterator[Observing]:
     """Open what the settings ask for, and close it when the block ends.
+
+    Where there are several processes, what each has seen since `since` can be put together.
 
     Raises:
         OSError: the audit's file can't be opened.
@@ -61,7 +67,7 @@ def observing(
         state=state,
         settings=lambda: _settings(rulebook),
     )
-    recent = Recent(clock)
+    recent = Recent(clock, since)
     observers: list[Observer] = [metrics, recent]
     if spans is not None:
         observers.append(spans)

@@ -7,14 +7,24 @@ A request counts when its record arrives. After an outage those that Envoy kept 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
 
 from extproc.exchange.outcome import Outcome
 from extproc.exchange.settling import Bill, Summary, settlement_of
+from extproc.telemetry.recent_entries import (
+    MINUTE_SECONDS,
+    QUARTER_SECONDS,
+    SHOWN_SECONDS,
+    SLOTS,
+    BurnEntry,
+    CountEntry,
+    HopEntry,
+    ModelEntry,
+    TierEntry,
+)
 from extproc.telemetry.recent_slots import OTHER, SLOT_SECONDS, Amounts, Kept, Quantiles, Spread
 
-SHOWN_SECONDS: Final = 300
 NOW_SECONDS: Final = 30
 """What counts as now: shorter, and a single request makes the numbers jump."""
 
@@ -31,9 +41,6 @@ NEWS_MAX: Final = 50
 NAME_CHARS_MAX: Final = 256
 REASON_CHARS_MAX: Final = 256
 
-_MINUTE: Final = 60
-_QUARTER: Final = 900
-_SLOTS: Final = SHOWN_SECONDS // SLOT_SECONDS
 _NOW_SLOTS: Final = NOW_SECONDS // SLOT_SECONDS
 
 
@@ -97,69 +104,29 @@ class News(NamedTuple):
     times: int
 
 
-class _Model:
-    used = 0.0
-
-    def __init__(self) -> None:
-        self.requests = Amounts(_SLOTS + 1)
-        self.failed = Amounts(_SLOTS + 1)
-        self.tokens = Amounts(_SLOTS + 1)
-        self.pace = Spread(_SLOTS)
-        self.first = Spread(_SLOTS)
-
-
-class _Tier:
-    used = 0.0
-
-    def __init__(self) -> None:
-        self.requests = Amounts(_SLOTS + 1)
-        self.downgraded = Amounts(_SLOTS + 1)
-
-
-class _Hop:
-    used = 0.0
-    is_model = False
-
-    def __init__(self) -> None:
-        self.requests = Amounts(_SLOTS + 1)
-        self.failed = Amounts(_SLOTS + 1)
-        self.seconds = Amounts(_SLOTS + 1)
-        self.latency = Spread(_SLOTS)
-
-
-class _Count:
-    used = 0.0
-
-    def __init__(self) -> None:
-        self.times = Amounts(_SLOTS + 1)
-
-
-class _Burn:
-    __slots__ = ("amounts", "used")
-
-    def __init__(self) -> None:
-        self.used = 0.0
-        self.amounts = Amounts(_QUARTER // _MINUTE + 2, _MINUTE)
-
-
 class Recent:
-    """An observer that remembers the last minutes, and no more than so much of them."""
+    """An observer that remembers the last minutes, and no more than so much of them.
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    Those who are to be added up begin at the same instant, `since`.
+    """
+
+    def __init__(self, clock: Callable[[], float], since: float | None = None) -> None:
         self._clock = clock
-        self._wall = self.since = clock()
+        self._wall = self.since = clock() if since is None else since
         self._passed = 0.0
-        self._models = Kept(_Model, OTHER, entries_max=MODELS_MAX, seconds=SHOWN_SECONDS)
-        self._tiers = Kept(_Tier, OTHER, entries_max=TIERS_MAX, seconds=SHOWN_SECONDS)
-        self._hops = Kept(_Hop, OTHER, entries_max=CLUSTERS_MAX, seconds=SHOWN_SECONDS)
-        self._reasons = Kept(_Count, OTHER, entries_max=REASONS_MAX, seconds=SHOWN_SECONDS)
-        self._burns = Kept(_Burn, (OTHER, OTHER), entries_max=BURNS_MAX, seconds=_QUARTER)
+        self._models = Kept(ModelEntry, OTHER, entries_max=MODELS_MAX, seconds=SHOWN_SECONDS)
+        self._tiers = Kept(TierEntry, OTHER, entries_max=TIERS_MAX, seconds=SHOWN_SECONDS)
+        self._hops = Kept(HopEntry, OTHER, entries_max=CLUSTERS_MAX, seconds=SHOWN_SECONDS)
+        self._reasons = Kept(CountEntry, OTHER, entries_max=REASONS_MAX, seconds=SHOWN_SECONDS)
+        self._burns = Kept(
+            BurnEntry, (OTHER, OTHER), entries_max=BURNS_MAX, seconds=QUARTER_SECONDS
+        )
         self._news: OrderedDict[tuple[str, ...], News] = OrderedDict()
 
     def observe(self, summary: Summary) -> None:
         """Take a finished request into account."""
         outcome, kind, bill, settled = summary
-        now = self._now()
+        now = self.now()
         self._observe_hop(outcome, now, is_model=kind == "call")
         if kind == "refused":
             self._reasons.use(outcome.noted.reason[:REASON_CHARS_MAX], now).times.add(now, 1)
@@ -176,14 +143,33 @@ class Recent:
                     burn = self._burns.use((settlement.tenant, charge.budget), now)
                     burn.amounts.add(now, charge.amount)
 
+    def tables(self) -> tuple[Kept[Any, Any], ...]:
+        """All that is kept by name, for whoever adds it up."""
+        return self._models, self._tiers, self._hops, self._reasons, self._burns
+
+    def add_news(self, key: tuple[str, ...], news: News) -> None:
+        """Take it into account beside what happened here."""
+        before = self._news.pop(key, news._replace(times=0))
+        self._news[key] = news._replace(
+            first=min(before.first, news.first),
+            last=max(before.last, news.last),
+            times=before.times + news.times,
+        )
+        if len(self._news) > NEWS_MAX:
+            self._news.popitem(last=False)
+
+    def keyed_news(self) -> Iterator[tuple[tuple[str, ...], News]]:
+        """All of it, the latest last."""
+        return iter(self._news.items())
+
     def models(self) -> tuple[ModelPace, ...]:
         """Every model that was called."""
-        now = self._now()
+        now = self.now()
         return tuple(_pace(name, kept, now) for name, kept in self._models.items(now))
 
     def tiers(self) -> tuple[TierUse, ...]:
         """Every tier that was chosen or used."""
-        now = self._now()
+        now = self.now()
         return tuple(
             TierUse(name, _shown(kept.requests, now), _shown(kept.downgraded, now))
             for name, kept in self._tiers.items(now)
@@ -191,7 +177,7 @@ class Recent:
 
     def hops(self) -> tuple[Hop, ...]:
         """Every upstream that was asked, the one that took most of the time first."""
-        now = self._now()
+        now = self.now()
         found = [
             Hop(
                 name,
@@ -207,7 +193,7 @@ class Recent:
 
     def refusals(self) -> dict[str, int]:
         """How many were refused, by reason."""
-        now = self._now()
+        now = self.now()
         return {name: _shown(kept.times, now) for name, kept in self._reasons.items(now)}
 
     def news(self) -> tuple[News, ...]:
@@ -216,17 +202,19 @@ class Recent:
 
     def burn(self, tenant: str, budget: str) -> Burn:
         """How fast a budget is used up. Where we began less than that ago, since then."""
-        now = self._now()
+        now = self.now()
         kept = self._burns.find((tenant, budget))
         if kept is None:
             return Burn(0.0, 0.0)
         minute, quarter = (
-            kept.amounts.over(now, seconds) * _MINUTE / max(_MINUTE, min(seconds, now))
-            for seconds in (_MINUTE, _QUARTER)
+            kept.amounts.over(now, seconds)
+            * MINUTE_SECONDS
+            / max(MINUTE_SECONDS, min(seconds, now))
+            for seconds in (MINUTE_SECONDS, QUARTER_SECONDS)
         )
         return Burn(minute, quarter)
 
-    def _now(self) -> float:
+    def now(self) -> float:
         """Seconds since we began, by a clock that is never put back."""
         wall = self._clock()
         self._passed += max(0.0, wall - self._wall)
@@ -287,7 +275,7 @@ class Recent:
             self._news.popitem(last=False)
 
 
-def _pace(name: str, kept: _Model, now: float) -> ModelPace:
+def _pace(name: str, kept: ModelEntry, now: float) -> ModelPace:
     def rate(seconds: float) -> float:
         return kept.tokens.over(now, seconds) / max(SLOT_SECONDS, min(seconds, now))
 
@@ -308,4 +296,4 @@ def _shown(amounts: Amounts, now: float) -> int:
 
 def _quantiles(spread: Spread, now: float, tail: float) -> Quantiles:
     (at_present,) = spread.quantiles(now, 0.5, slots=_NOW_SLOTS)
-    return Quantiles(at_present, *spread.quantiles(now, 0.5, tail, slots=_SLOTS))
+    return Quantiles(at_present, *spread.quantiles(now, 0.5, tail, slots=SLOTS))

@@ -6,7 +6,7 @@ Time is seconds that only ever go forward; whoever owns these sees to that.
 import math
 from array import array
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 SLOT_SECONDS: Final = 10
@@ -53,6 +53,20 @@ class Amounts:
             total += (slots - whole) * self._amounts[(self._slot - whole - 1) % count]
         return total
 
+    def slots(self) -> dict[int, float]:
+        """What was added, by slots since the beginning; of those that are left, none that is 0."""
+        count, last = len(self._amounts), self._slot
+        numbers = range(max(0, last - count + 1), last + 1)
+        found = ((number, self._amounts[number % count]) for number in numbers)
+        return {number: amount for number, amount in found if amount}
+
+    def absorb(self, slots: Mapping[int, float]) -> None:
+        """Add what `slots` of another gave, that began at the same instant."""
+        for number, amount in sorted(slots.items()):
+            self._forget(number * self._slot_seconds)
+            if number > self._slot - len(self._amounts):
+                self._amounts[number % len(self._amounts)] += amount
+
     def _forget(self, now: float) -> None:
         """Make room for the slots that have begun since the last call."""
         slot = int(now // self._slot_seconds)
@@ -93,6 +107,18 @@ class Spread:
                     merged[step] = merged.get(step, 0) + times
         ordered = sorted(merged.items())
         return tuple(_quantile(ordered, share) for share in shares)
+
+    def slots(self) -> dict[int, dict[int, int]]:
+        """How often each step of the scale came, by slots since the beginning."""
+        return {slot: steps.copy() for slot, steps in self._slots.items()}
+
+    def absorb(self, slots: Mapping[int, Mapping[int, int]]) -> None:
+        """Add what `slots` of another gave, that began at the same instant."""
+        for slot, steps in slots.items():
+            ours = self._slots.setdefault(slot, {})
+            for step, times in steps.items():
+                ours[step] = ours.get(step, 0) + times
+        self._slots = OrderedDict(sorted(self._slots.items())[-self._count :])
 
     def _forget(self, slot: int) -> None:
         while next(iter(self._slots)) <= slot - self._count:

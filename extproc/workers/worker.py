@@ -26,6 +26,7 @@ from extproc.config.settings import Settings
 from extproc.server.lifecycle import DRAIN_SECONDS
 from extproc.server.reloading import Source
 from extproc.telemetry.metrics import Metrics
+from extproc.telemetry.recent_parts import encoded, together
 from extproc.workers.channel import Answer, Ask, Begin, Channel, Ready, first_message
 from extproc.workers.figures import figures_of
 
@@ -64,7 +65,7 @@ def work(descriptor: int, loaded: Loaded, source: Source, transport: Transport) 
                 on_ready=speaker.tell,
                 source=source._replace(settings=begun),
                 transport=transport,
-                part=Part(speaker.showing, serves_budgets=begin.budgets_port is not None),
+                part=Part(speaker.showing, begin.budgets_port is not None, begin.since),
             )
         )
 
@@ -146,8 +147,10 @@ class _Speaker:
                     ask.id, figures=figures_of(self._metrics, not_ready, is_whole=is_whole)
                 )
             case "overview":
-                return Answer(ask.id, *await self._own.overview(ask.parameters))
+                views = self._views
+                recent = await together(views.recent, ask.others, views.clock)
+                return Answer(ask.id, *await self._own.overview(ask.parameters, recent))
             case "recent":
-                return Answer(ask.id)
+                return Answer(ask.id, body=encoded(self._views.recent))
             case "settings":
                 return Answer(ask.id, *await self._own.settings(ask.parameters.get("tenant", "")))
