@@ -22,7 +22,7 @@ from extproc.ledger.port import OpenLedger
 from extproc.ledgers import empty_ledger, ledger_of, when_unavailable
 from extproc.llm.prompt import TextCounter
 from extproc.looking_after import looking_after
-from extproc.observing import Observing, observing
+from extproc.observing import ALONE, Common, Observing, observing
 from extproc.policy.tenants import WhenUnavailable
 from extproc.selftest import self_test
 from extproc.server.budget_service import BudgetService
@@ -84,8 +84,7 @@ class Part(NamedTuple):
     show: Callable[[Service, Views], AbstractAsyncContextManager[None]]
     """Takes the place of the admin server."""
     serves_budgets: bool
-    since: float
-    """When all of them began, in seconds since 1970."""
+    common: Common
 
 
 def counter_of(loaded: Loaded) -> Counter:
@@ -123,7 +122,7 @@ def new_reservation() -> str:
 
 
 @asynccontextmanager
-async def assembled(loaded: Loaded, since: float | None = None) -> AsyncIterator[Service]:
+async def assembled(loaded: Loaded, common: Common = ALONE) -> AsyncIterator[Service]:
     """Put everything together, and take it apart when the block ends.
 
     Raises:
@@ -139,7 +138,7 @@ async def assembled(loaded: Loaded, since: float | None = None) -> AsyncIterator
     async with ledger_of(loaded, clock, when_away=when_away) as ledger:
         known = experiences(ledger.notes(LEARNT))
         rulebook.learn(known)
-        with observing(rulebook, ledger, clock, version("llm-extproc"), since) as watching:
+        with observing(rulebook, ledger, clock, version("llm-extproc"), common) as watching:
             desk = Desk(
                 rulebook,
                 ledger,
@@ -200,8 +199,8 @@ async def serve(  # noqa: PLR0913  # all but two have a default
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     async with AsyncExitStack() as stack:
-        since = part.since if part is not None else None
-        service = await stack.enter_async_context(assembled(loaded, since))
+        common = part.common if part is not None else ALONE
+        service = await stack.enter_async_context(assembled(loaded, common))
         await see_refusals(service)
         # Not before: the test goes by the limits of the settings.
         service.grants.refresh()

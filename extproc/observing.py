@@ -8,15 +8,29 @@ from typing import Final, NamedTuple
 from extproc.ledger.port import OpenLedger
 from extproc.server.desk import LEARNT, Observer, experiences
 from extproc.server.rulebook import Rulebook
+from extproc.telemetry import lines
 from extproc.telemetry.audit import Audit, open_audit
 from extproc.telemetry.collectors import BudgetState, Learnt, State
 from extproc.telemetry.metric_state import SettingsState
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent import Recent
 from extproc.telemetry.spans import Spans
+from extproc.telemetry.turns import Turn
 
 BUDGETS_MAX: Final = 2000
 """Budgets in use that have metrics of their own; the admin page finds the others."""
+
+
+class Common(NamedTuple):
+    """What those have in common that observe in several processes."""
+
+    turn: Turn = lines.ALONE
+    """To write audit lines."""
+    since: float | None = None
+    """When all of them began, in seconds since 1970: so what they see can be put together."""
+
+
+ALONE: Final = Common()
 
 
 class Observing(NamedTuple):
@@ -34,17 +48,15 @@ def observing(
     ledger: OpenLedger,
     clock: Callable[[], float],
     version: str,
-    since: float | None = None,
+    common: Common = ALONE,
 ) -> Iterator[Observing]:
     """Open what the settings ask for, and close it when the block ends.
-
-    Where there are several processes, what each has seen since `since` can be put together.
 
     Raises:
         OSError: the audit's file can't be opened.
     """
     wanted = rulebook.loaded.settings.telemetry
-    audit = open_audit(wanted.audit)
+    audit = open_audit(wanted.audit, common.turn)
     spans = Spans(wanted.spans, version=version) if wanted.spans else None
 
     def state() -> State:
@@ -67,7 +79,7 @@ def observing(
         state=state,
         settings=lambda: _settings(rulebook),
     )
-    recent = Recent(clock, since)
+    recent = Recent(clock, common.since)
     observers: list[Observer] = [metrics, recent]
     if spans is not None:
         observers.append(spans)

@@ -20,8 +20,9 @@ from extproc.exchange.holds import holds_of
 from extproc.exchange.outcome import Outcome
 from extproc.exchange.settling import Bill, Summary, settlement_of
 from extproc.llm.dialects import dialect_of
-from extproc.telemetry.lines import FileLines, StreamLines
+from extproc.telemetry.lines import ALONE, FileLines, StreamLines
 from extproc.telemetry.span import readable, tokens_per_second
+from extproc.telemetry.turns import Turn
 
 VERSION: Final = 1
 """Of the fields. A field may be added without a new one."""
@@ -95,15 +96,17 @@ class Audit:
         self._close()
 
 
-def open_audit(target: str) -> Audit:
+def open_audit(target: str, turn: Turn = ALONE) -> Audit:
     """An audit that writes to `target`: `stdout`, `off`, or a file, which is appended to.
+
+    `turn` is for several processes that write to the same.
 
     Raises:
         OSError: the file can't be opened.
     """
     if target == OFF:
         return Audit(len)
-    lines = StreamLines(_STDOUT_DESCRIPTOR) if target == STDOUT else FileLines(target)
+    lines = StreamLines(_STDOUT_DESCRIPTOR, turn) if target == STDOUT else FileLines(target, turn)
     return Audit(lines.write, lines.close)
 
 

@@ -2,12 +2,17 @@
 
 Neither ever waits for a reader. A line that could be written in part only is given again by whoever
 writes, and goes on where it stopped: no line is torn unless the process dies in the middle of it.
+Until then it keeps its turn, where several processes write to the same place.
 """
 
 import os
 import select
 from pathlib import Path
 from typing import Final
+
+from extproc.telemetry.turns import Alone, Turn
+
+ALONE: Final = Alone()
 
 PIPE_BYTES: Final = select.PIPE_BUF
 """A pipe that says it is writable takes so many bytes at once."""
@@ -16,8 +21,9 @@ PIPE_BYTES: Final = select.PIPE_BUF
 class StreamLines:
     """Writes to a descriptor that is somebody else's: standard output."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, turn: Turn = ALONE) -> None:
         self._descriptor = descriptor
+        self._turn = turn
         self._written = 0
         """Bytes of the line at hand that are written."""
         self._poll = select.poll()
@@ -29,13 +35,18 @@ class StreamLines:
         Raises:
             OSError: it could not be written whole; give it again.
         """
-        while self._written < len(line):
-            if not self._poll.poll(0):
-                msg = "the reader has stopped"
-                raise BlockingIOError(msg)
-            piece = line[self._written : self._written + PIPE_BYTES]
-            self._written += os.write(self._descriptor, piece)
-        self._written = 0
+        self._turn.take()
+        try:
+            while self._written < len(line):
+                if not self._poll.poll(0):
+                    msg = "the reader has stopped"
+                    raise BlockingIOError(msg)
+                piece = line[self._written : self._written + PIPE_BYTES]
+                self._written += os.write(self._descriptor, piece)
+            self._written = 0
+        finally:
+            if not self._written:
+                self._turn.leave()
 
     def close(self) -> None:
         """Leave it open: it is not ours."""
@@ -48,8 +59,9 @@ class FileLines:
         OSError: it can't be opened.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, turn: Turn = ALONE) -> None:
         self._path = Path(path)
+        self._turn = turn
         self._written = 0
         self._descriptor: int | None = None
         self._open()
@@ -60,12 +72,17 @@ class FileLines:
         Raises:
             OSError: it could not be written whole; give it again.
         """
-        if self._was_moved():
-            self.close()
-        descriptor = self._descriptor if self._descriptor is not None else self._open()
-        while self._written < len(line):
-            self._written += os.write(descriptor, line[self._written :])
-        self._written = 0
+        self._turn.take()
+        try:
+            if self._was_moved():
+                self.close()
+            descriptor = self._descriptor if self._descriptor is not None else self._open()
+            while self._written < len(line):
+                self._written += os.write(descriptor, line[self._written :])
+            self._written = 0
+        finally:
+            if not self._written:
+                self._turn.leave()
 
     def close(self) -> None:
         """Let go of the file."""

@@ -25,6 +25,8 @@ class Begin(msgspec.Struct, frozen=True, tag=True):
     workers: int
     port: int
     budgets_port: int | None
+    turn: int
+    """The descriptor of the turn to write audit lines, which is inherited."""
     since: float
     """When the supervisor began, in seconds since 1970."""
     begun: Settings

@@ -55,7 +55,7 @@ class Member:
         with its:
             words = [*command, "--worker", str(its.fileno())]
             try:
-                process = await asyncio.to_thread(_spawned, words, its.fileno())
+                process = await asyncio.to_thread(_spawned, words, (its.fileno(), begin.turn))
             except OSError:
                 ours.close()
                 raise
@@ -108,11 +108,11 @@ class Member:
         self.process.send_signal(number)
 
 
-def _spawned(words: Sequence[str], descriptor: int) -> "subprocess.Popen[bytes]":
+def _spawned(words: Sequence[str], inherited: Sequence[int]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(  # noqa: S603  # our own program
         words,
         stdin=subprocess.DEVNULL,
-        pass_fds=(descriptor,),
+        pass_fds=inherited,
         process_group=0,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )

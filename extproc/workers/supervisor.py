@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ import msgspec
 
 from extproc.admin.server import administering
 from extproc.config.settings import Settings
+from extproc.telemetry.turns import new_turn
 from extproc.workers.answers import JointAnswers
 from extproc.workers.channel import Begin
 from extproc.workers.crew import Crew
@@ -85,7 +87,9 @@ async def supervise(plan: Plan, *, on_ready: Callable[[str], None], now: float) 
             administering(JointAnswers(crew), admin.address, admin.port)
         )
         on_ready(f"admin on {admin.address}:{shown}")
-        begin = Begin(0, plan.workers, port, None, now, _without_tenants(plan.settings))
+        turn = new_turn()
+        stack.callback(os.close, turn)
+        begin = Begin(0, plan.workers, port, None, turn, now, _without_tenants(plan.settings))
         keeper = _Keeper(plan, begin, crew, stopping, on_ready)
         return await keeper.run()
 

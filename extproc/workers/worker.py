@@ -23,10 +23,12 @@ from extproc.config.digests import UNREADABLE
 from extproc.config.lasting import kept
 from extproc.config.loader import Loaded
 from extproc.config.settings import Settings
+from extproc.observing import Common
 from extproc.server.lifecycle import DRAIN_SECONDS
 from extproc.server.reloading import Source
 from extproc.telemetry.metrics import Metrics
 from extproc.telemetry.recent_parts import encoded, together
+from extproc.telemetry.turns import SharedTurn
 from extproc.workers.channel import Answer, Ask, Begin, Channel, Ready, first_message
 from extproc.workers.figures import figures_of
 
@@ -65,7 +67,11 @@ def work(descriptor: int, loaded: Loaded, source: Source, transport: Transport) 
                 on_ready=speaker.tell,
                 source=source._replace(settings=begun),
                 transport=transport,
-                part=Part(speaker.showing, begin.budgets_port is not None, begin.since),
+                part=Part(
+                    speaker.showing,
+                    serves_budgets=begin.budgets_port is not None,
+                    common=Common(SharedTurn(begin.turn), begin.since),
+                ),
             )
         )
 

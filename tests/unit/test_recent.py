@@ -1,5 +1,8 @@
 """extproc/telemetry/recent.py: the last minutes, in bounds, and by the clock that is given."""
 
+import asyncio
+import itertools
+import random
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from extproc.telemetry.recent import (
     Recent,
     TierUse,
 )
+from extproc.telemetry.recent_parts import encoded, together
 from extproc.telemetry.recent_slots import OTHER, Amounts, Kept, Spread
 from tests.ledger_books import NOON, Clock
 
@@ -294,3 +298,43 @@ def test_what_is_not_used_makes_room() -> None:
 
 def test_burns_are_kept_for_so_many_budgets_that_nobody_has_more() -> None:
     assert BURNS_MAX >= 50_000
+
+
+def shown(recent: Recent) -> tuple[Any, ...]:
+    """All that there is to see, in an order of its own."""
+    burns = [recent.burn(tenant, budget) for tenant in "abc" for budget in ("minute", "month")]
+    paces, tiers, hops = recent.models(), recent.tiers(), recent.hops()
+    news = sorted(recent.news())
+    return sorted(paces), sorted(tiers), sorted(hops), recent.refusals(), news, burns
+
+
+def test_what_several_saw_together_is_what_one_would_have_seen() -> None:
+    clock = Clock()
+    one, *several = (Recent(clock, NOON) for _ in range(4))
+    draw = random.Random(1)  # noqa: S311  # the same every time
+    for number in range(400):
+        clock.now += draw.uniform(0, 4)
+        tenant, model = draw.choice("abc"), draw.choice(("gpt-4", "llama"))
+        summary = (
+            other("refused", tenant=tenant, reason=draw.choice(("rate_limited", "malformed")))
+            if number % 5 == 0
+            else call(
+                tenant=tenant,
+                model=model,
+                cluster=model,
+                tier=draw.choice(("premium", "budget")),
+                downgraded_from=draw.choice(("", "premium")),
+                status=draw.choice((200, 500)),
+                seconds=draw.choice((1.0, 2.5)),
+            )
+        )
+        for recent in (one, draw.choice(several)):
+            recent.observe(summary)
+    before = [shown(recent) for recent in several]
+
+    own, *others = several
+    whole = asyncio.run(together(own, [encoded(other) for other in others], clock))
+
+    assert shown(whole) == shown(one)
+    assert [shown(recent) for recent in several] == before
+    assert all(a != b for a, b in itertools.combinations([*before, shown(one)], 2))
