@@ -315,6 +315,7 @@ def test_what_several_saw_together_is_what_one_would_have_seen() -> None:
     for number in range(400):
         clock.now += draw.uniform(0, 4)
         tenant, model = draw.choice("abc"), draw.choice(("gpt-4", "llama"))
+        tier, status = draw.choice((("premium", 200), ("budget", 500)))
         summary = (
             other("refused", tenant=tenant, reason=draw.choice(("rate_limited", "malformed")))
             if number % 5 == 0
@@ -322,9 +323,9 @@ def test_what_several_saw_together_is_what_one_would_have_seen() -> None:
                 tenant=tenant,
                 model=model,
                 cluster=model,
-                tier=draw.choice(("premium", "budget")),
+                tier=tier,
                 downgraded_from=draw.choice(("", "premium")),
-                status=draw.choice((200, 500)),
+                status=status,
                 seconds=draw.choice((1.0, 2.5)),
             )
         )
