@@ -111,10 +111,12 @@ def gateway(
     directory: Path,
     version: str = NEWEST,
     edit: Callable[[Tree], Tree] = unchanged,
+    concurrency: int = 1,
 ) -> Iterator[Gateway]:
     """Run an Envoy that is ready, until the block ends. Its files go into `directory`.
 
-    `edit` may change the configuration, for those who compare one with another.
+    `edit` may change the configuration, for those who compare one with another. Each of
+    `concurrency` worker threads has connections of its own to every upstream.
 
     Raises:
         StartError: there is no Envoy, or it did not start.
@@ -128,7 +130,13 @@ def gateway(
     file.write_text(json.dumps(edit(config(wiring, access_log=access_log))))
     arguments: list[str | Path] = [binary, "-c", file, "--admin-address-path", admin_address]
     # No shared memory: any number of them can run side by side.
-    arguments += ["--disable-hot-restart", "--concurrency", "1", "--log-level", "warning"]
+    arguments += [
+        "--disable-hot-restart",
+        "--concurrency",
+        str(concurrency),
+        "--log-level",
+        "warning",
+    ]
     # Lines of the access log are shown and tested as they come; the default is 10 s.
     arguments += ["--file-flush-interval-msec", "20"]
     with child("envoy", arguments, directory=directory) as running:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import socket
+import subprocess
 import sys
 import time
 import urllib.error
@@ -16,11 +18,14 @@ from typing import Any, Final
 import grpc.aio
 import pytest
 
+from extproc.config.loader import load_file
 from extproc.demo.process import Child, child
+from extproc.workers import supervisor
 from tests.conformance.harness import settings_in
+from tests.ledger_books import NOON
 from tests.scenarios.table import Call, chat
 from tests.shell.harness import Client, ask, body_of, head_of
-from tests.valkeys import Server, running
+from tests.valkeys import Server, running, wait_until
 
 WORKERS: Final = 3
 LIMIT: Final = 300
@@ -33,6 +38,19 @@ START_SECONDS: Final = 90.0
 def valkey() -> Iterator[Server]:
     with running() as server:
         yield server
+
+
+def workers_of(supervisor: int) -> list[int]:
+    tasks = Path(f"/proc/{supervisor}/task").glob("*/children")
+    children = [int(pid) for file in tasks for pid in file.read_text().split()]
+    return sorted(pid for pid in children if is_worker(pid))
+
+
+def is_worker(pid: int) -> bool:
+    try:
+        return b"--worker" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except FileNotFoundError:
+        return False
 
 
 class Service:
@@ -54,8 +72,7 @@ class Service:
 
     def workers(self) -> list[int]:
         """Those that live, by their ids, the first to be started first."""
-        children = Path(f"/proc/{self.pid}/task").glob("*/children")
-        return sorted(int(pid) for file in children for pid in file.read_text().split())
+        return workers_of(self.pid)
 
     def get(self, path: str) -> str:
         url = f"http://{self.admin}{path}"
@@ -89,9 +106,9 @@ def command(settings: Path, *options: str) -> list[str | Path]:
 
 @contextmanager
 def serving(
-    folder: Path, valkey: Server, *options: str, workers: int = WORKERS
+    folder: Path, valkey: Server, *options: str, workers: int = WORKERS, **changes: Any
 ) -> Iterator[Service]:
-    settings = settings_in(folder, ledger={"kind": "valkey", "url": valkey.url})
+    settings = settings_in(folder, ledger={"kind": "valkey", "url": valkey.url}, **changes)
     words = command(settings, "--workers", str(workers), *options)
     with child("service", words, directory=folder) as running:
         yield Service(running)
@@ -159,7 +176,7 @@ def test_workers_admit_together_exactly_what_fits(
 def test_a_worker_that_is_killed_is_replaced_and_what_it_counted_stays(
     tmp_path: Path, valkey: Server
 ) -> None:
-    with serving(tmp_path, valkey) as service:
+    with serving(tmp_path, valkey, budget_api={"port": 0}) as service:
         asyncio.run(asked(service.port, 120))
         before, pids = service.metrics(), service.workers()
         for pid in pids[:2]:
@@ -172,6 +189,9 @@ def test_a_worker_that_is_killed_is_replaced_and_what_it_counted_stays(
         service.until_all_serve()
         said = asyncio.run(asked(service.port, LIMIT))
         after = service.metrics()
+        # Whoever looks after budgets finds them where they were.
+        budgets = int((service.line("budgets on ") or "").rpartition(":")[2])
+        socket.create_connection(("127.0.0.1", budgets)).close()
 
     assert len(pids) == WORKERS
     assert meanwhile == {"routed": 60}
@@ -252,3 +272,82 @@ def test_it_gives_up_where_no_worker_stays_alive(tmp_path: Path, valkey: Server)
 
     assert code == 1
     assert "giving up: no worker stays alive" in service.running.log.read_text()
+
+
+def test_a_worker_that_says_nothing_is_replaced(
+    tmp_path: Path, valkey: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "SILENT_SECONDS_MAX", 3.0)
+    settings = settings_in(
+        tmp_path, ledger={"kind": "valkey", "url": valkey.url}, admin={"port": 0}
+    )
+    plan = supervisor.Plan(
+        load_file(settings).settings, 2, 0, supervisor.worker_command(settings, "h2"), 5.0
+    )
+
+    async def run() -> tuple[int, list[int], list[int]]:
+        up = asyncio.Event()
+        serving = asyncio.ensure_future(
+            supervisor.supervise(
+                plan, on_ready=lambda line: up.set() if line[0] == "l" else None, now=NOON
+            )
+        )
+        async with asyncio.timeout(START_SECONDS):
+            await up.wait()
+            before = workers_of(os.getpid())
+            os.kill(before[0], signal.SIGSTOP)
+            await asyncio.to_thread(wait_until, lambda: is_replaced(before[0]), START_SECONDS)
+            after = workers_of(os.getpid())
+        os.kill(os.getpid(), signal.SIGTERM)
+        return await serving, before, after
+
+    code, before, after = asyncio.run(run())
+
+    assert code == 0
+    assert len(before) == 2
+    assert before[1] in after
+
+
+def is_replaced(pid: int) -> bool:
+    workers = workers_of(os.getpid())
+    return pid not in workers and len(workers) == 2
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+def test_a_ledger_of_one_process_is_refused(tmp_path: Path, kind: str) -> None:
+    settings = settings_in(tmp_path, ledger={"kind": kind})
+
+    ended = subprocess.run(
+        command(settings, "--workers", "2"), capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.splitlines()[-1] == (
+        f"--workers 2: $.ledger.kind is {kind}, which is for one process;"
+        " several need `valkey`, which they share"
+    )
+
+
+def test_a_port_that_is_taken_is_refused(tmp_path: Path) -> None:
+    settings = settings_in(tmp_path, ledger={"kind": "valkey", "url": "valkey://127.0.0.1:1/0"})
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        port = taken.getsockname()[1]
+        words = command(settings, "--workers", "2", "--port", str(port))
+        ended = subprocess.run(words, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert f"127.0.0.1:{port} can't be bound" in ended.stderr
+
+
+def test_what_keeps_workers_from_starting_is_told_once(tmp_path: Path) -> None:
+    ledger = {"kind": "valkey", "url": "valkey://v", "password_file": str(tmp_path / "none")}
+    settings = settings_in(tmp_path, ledger=ledger)
+
+    ended = subprocess.run(
+        command(settings, "--workers", "3"), capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 2
+    assert ended.stderr.count("ledger.password_file: ") == 1
+    assert "listening on" not in ended.stdout
