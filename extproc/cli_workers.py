@@ -11,8 +11,6 @@ from typing import Any, Final
 import uvloop
 
 from extproc.config.loader import Loaded
-from extproc.server.lifecycle import DRAIN_SECONDS
-from extproc.workers.supervisor import Plan, supervise, worker_command
 
 WORKERS_MAX: Final = 256
 EXIT_WRONG_INPUT: Final = 2
@@ -68,6 +66,9 @@ def run(options: Any, loaded: Loaded, transport: str) -> int:  # noqa: ANN401  #
         OSError: an address can't be bound.
         RuntimeError: the same.
     """
+    from extproc.server.lifecycle import DRAIN_SECONDS  # noqa: PLC0415  # `check` must not wait for it
+    from extproc.workers.supervisor import Plan, supervise, worker_command  # noqa: PLC0415  # as above
+
     kind = loaded.settings.ledger.kind
     if kind != "valkey":
         print(
