@@ -24,6 +24,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import uvloop
+
 from bench.corpus import chats
 from bench.load import drive
 from bench.through_envoy import answer_by_itself
@@ -121,7 +123,7 @@ async def driven(envoy: Gateway, seed: int) -> tuple[dict[int, int], int]:
         await asyncio.wait([driving], timeout=LOOK_SECONDS)
         stats = await asyncio.to_thread(envoy.stats, SERVICE_STATS)
         most = max(most, stats["upstream_cx_active"])
-    return driving.result(), most
+    return driving.result().statuses, most
 
 
 def measured(served: Service, name: str, threads: int, seed: int, directory: Path) -> Row:
@@ -130,7 +132,7 @@ def measured(served: Service, name: str, threads: int, seed: int, directory: Pat
     edit = with_pool(SETTINGS[name])
     with gateway(wiring, directory=directory, edit=edit, concurrency=threads) as envoy:
         before = served.decisions()
-        statuses, most = asyncio.run(driven(envoy, seed))
+        statuses, most = uvloop.run(driven(envoy, seed))
         after = served.decisions()
         connected = envoy.stats(SERVICE_STATS)["upstream_cx_total"]
     if statuses != {200: REQUESTS}:

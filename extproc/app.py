@@ -204,13 +204,10 @@ async def serve(  # noqa: PLR0913  # all but two have a default
         await see_refusals(service)
         # Not before: the test goes by the limits of the settings.
         service.grants.refresh()
-        readiness, admin = Readiness(service.rulebook, service.ledger), settings.admin
+        readiness = Readiness(service.rulebook, service.ledger)
         views = views_of(service.rulebook, service.ledger, service.observing, readiness, clock)
-        if part is None:
-            port = await stack.enter_async_context(administering(views, admin.address, admin.port))
-            on_ready(f"admin on {admin.address}:{port}")
-        else:
-            await stack.enter_async_context(part.show(service, views))
+        showing = part.show(service, views) if part is not None else _shown(views, on_ready)
+        await stack.enter_async_context(showing)
         address = settings.listen.address
         budget_api = settings.budget_api if part is None or part.serves_budgets else None
         await stack.enter_async_context(looking_after(budget_api, service.budgets, on_ready))
@@ -234,6 +231,14 @@ async def serve(  # noqa: PLR0913  # all but two have a default
         _log.info("draining for up to %g s", drain_seconds)
         for task in working:
             task.cancel()
+
+
+@asynccontextmanager
+async def _shown(views: Views, on_ready: Callable[[str], None]) -> AsyncIterator[None]:
+    admin = views.settings().settings.admin
+    async with administering(views, admin.address, admin.port) as port:
+        on_ready(f"admin on {admin.address}:{port}")
+        yield
 
 
 def _listening(
