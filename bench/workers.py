@@ -128,7 +128,12 @@ async def driven(envoy: Gateway, seed: int) -> tuple[dict[int, int], int]:
 
 def measured(served: Service, name: str, threads: int, seed: int, directory: Path) -> Row:
     """Put an Envoy in front of the service, and see where its requests go."""
-    wiring = Wiring(served.port, dict.fromkeys(ADAPTERS, 1), trusts_tenant_header=True)
+    wiring = Wiring(
+        served.port,
+        dict.fromkeys(ADAPTERS, 1),
+        message_timeout="10s",  # a busy machine is slow, and that is not what is looked at
+        trusts_tenant_header=True,
+    )
     edit = with_pool(SETTINGS[name])
     with gateway(wiring, directory=directory, edit=edit, concurrency=threads) as envoy:
         before = served.decisions()

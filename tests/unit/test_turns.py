@@ -17,12 +17,14 @@ LINE_BYTES: Final = 9000
 """More than a pipe takes at once."""
 
 WRITER: Final = """\
-import sys
+import os, sys
 from extproc.telemetry.audit import Audit
 from extproc.telemetry.lines import FileLines, StreamLines
 from extproc.telemetry.turns import SharedTurn
 letter, turn, path = sys.argv[1], SharedTurn(int(sys.argv[2])), sys.argv[5:]
 audit = Audit((FileLines(path[0], turn) if path else StreamLines(1, turn)).write)
+os.close(2)
+sys.stdin.read()
 for _ in range(int(sys.argv[3])):
     audit._keep(letter.encode() * int(sys.argv[4]) + b"\\n")
 while audit.waiting:
@@ -34,7 +36,9 @@ def write(turn: int, output: int, *path: str) -> list["subprocess.Popen[bytes]"]
     return [
         subprocess.Popen(
             [sys.executable, "-c", WRITER, letter, *map(str, (turn, LINES, LINE_BYTES - 1)), *path],
+            stdin=subprocess.PIPE,
             stdout=output,
+            stderr=subprocess.PIPE,
             pass_fds=(turn,),
         )
         for letter in "abc"[:WRITERS]
@@ -48,6 +52,13 @@ def test_lines_of_several_processes_stay_whole(kind: str, tmp_path: Path) -> Non
     path = tmp_path / "audit.jsonl"
     writers = write(turn, writer, *([str(path)] if kind == "file" else []))
     os.close(writer)
+    for process in writers:
+        assert process.stderr is not None
+        assert process.stderr.read() == b""  # it is ready
+        process.stderr.close()
+    for process in writers:
+        assert process.stdin is not None
+        process.stdin.close()
     with os.fdopen(reader, "rb") as pipe:
         found = pipe.read()
     codes = [process.wait() for process in writers]
