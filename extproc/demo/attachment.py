@@ -55,6 +55,8 @@ class Wiring(NamedTuple):
     fails_open: bool = False
     is_sidecar: bool = False
     """Whether the proxy is the caller's own, and no gateway."""
+    more_service_ports: Sequence[int] = ()
+    """Of further replicas of the service."""
     more: Sequence[Path] = ()
     """Files and folders with what else is applied."""
     edit: Callable[[dict[str, Any]], None] | None = None
@@ -85,7 +87,8 @@ def manifests(wiring: Wiring, *, access_log: Path) -> tuple[Manifest, ...]:
         each._replace(document=_filled(each.document, wiring, access_log))
         for each in (*attached, *around)
     )
-    known = state(wiring.adapter_ports, wiring.service_port, wiring.collector_port)
+    ports = (wiring.service_port, *wiring.more_service_ports)
+    known = state(wiring.adapter_ports, ports, wiring.collector_port)
     return (*known, *changed)
 
 

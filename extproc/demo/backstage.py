@@ -1,7 +1,7 @@
 """What is behind Envoy, asked directly: the models' own books, and what the service knows."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import aiohttp
@@ -14,11 +14,11 @@ WAIT_SECONDS: Final = 15.0
 
 
 class Backstage(NamedTuple):
-    """Where to ask. `control` is the adapters' port, `admin` the service's."""
+    """Where to ask. `control` is the adapters' port, `admins` those of the service's replicas."""
 
     http: aiohttp.ClientSession
     control: str
-    admin: str
+    admins: Callable[[], Sequence[str]]
 
     async def has_reached_a_model(self, mark: str) -> bool:
         """Whether a model has the whole request of this step."""
@@ -33,7 +33,8 @@ class Backstage(NamedTuple):
     async def figures(self) -> Figures:
         """What both say at present."""
         books = await self._get(f"{self.control}/served")
-        return figures_of(books, await self._get(f"{self.admin}/budgets.json"))
+        told = [await self._get(f"{admin}/budgets.json") for admin in self.admins()]
+        return figures_of(books, told)
 
     async def is_settled(self) -> bool:
         """Whether nothing is held any more: everything that is finished is charged."""

@@ -1,6 +1,6 @@
 """What a Kubernetes cluster would say of the demo: its Pods are ports of this machine."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from extproc.mesh.manifests import Manifest
@@ -42,7 +42,7 @@ class Pod(NamedTuple):
 
 
 def state(
-    adapter_ports: Mapping[str, int], service_port: int, collector_port: int = 0
+    adapter_ports: Mapping[str, int], service_ports: Sequence[int], collector_port: int = 0
 ) -> tuple[Manifest, ...]:
     """The resources of the demo's cluster that a mesh looks at; port 0: there is no collector."""
     found: list[Manifest] = []
@@ -56,7 +56,7 @@ def state(
     if collector_port:
         pods = [Pod("collector-0", "v1", collector_port)]
         found += _service("collector", pods, namespace=SPANS, port=SPANS_PORT, protocol="grpc")
-    pods = [Pod("llm-extproc-0", "v1", service_port)]
+    pods = [Pod(f"llm-extproc-{n}", "v1", port) for n, port in enumerate(service_ports)]
     found += _service("llm-extproc", pods, namespace=SYSTEM, port=SERVICE_PORT, protocol="grpc")
     return tuple(found)
 

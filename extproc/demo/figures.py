@@ -1,8 +1,8 @@
 """The numbers at the end: what the service says it knows, beside what the models say they did."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
 
 from extproc.demo.board import Verdict
 from extproc.demo.hops import RETRIEVAL
@@ -82,6 +82,12 @@ class Figures(NamedTuple):
         found += [
             f"{s.tenant}: {s.reserved:g} held of {s.budget}" for s in self.standings if s.reserved
         ]
+        times = Counter((s.tenant, s.budget) for s in self.standings)
+        found += [
+            f"{tenant}: replicas do not agree on {budget}"
+            for (tenant, budget), count in times.items()
+            if count > 1
+        ]
         return found
 
     def slowest(self) -> Hop | None:
@@ -93,32 +99,76 @@ def _committed(standing: Standing | None) -> str:
     return "nothing" if standing is None else f"{standing.committed:.0f}"
 
 
-def figures_of(books: Any, told: Any) -> Figures:  # noqa: ANN401  # JSON
-    """Read what the adapters' control port and the service's admin say."""
-    standings = (
+def figures_of(books: Any, told: Sequence[Any]) -> Figures:  # noqa: ANN401  # JSON
+    """Read what the adapters' control port says, and the admin of each replica of the service."""
+    standings = {
         Standing(row["tenant"], *(one[name] for name in _BUDGET))
-        for row in told["tenants"]["rows"]
+        for one_replica in told
+        for row in one_replica["tenants"]["rows"]
         for one in row["budgets"]
+    }
+    paces = (
+        Pace(
+            row["model"],
+            row["requests"],
+            row["stream_tokens_per_second"]["median"],
+            _ms(row["first_token_seconds"]["median"]),
+        )
+        for one_replica in told
+        for row in one_replica["models"]
+        if row["requests"]
+    )
+    hops = (
+        Hop(row["cluster"], row["requests"], _ms(took["median"]), _ms(took["p95"]))
+        for one_replica in told
+        for row in one_replica["hops"]
+        for took in (row["latency_seconds"],)
     )
     return Figures(
         standings=sorted(standings),
-        paces=[
-            Pace(
-                row["model"],
-                row["requests"],
-                row["stream_tokens_per_second"]["median"],
-                _ms(row["first_token_seconds"]["median"]),
-            )
-            for row in told["models"]
-            if row["requests"]
-        ],
-        hops=[
-            Hop(row["cluster"], row["requests"], _ms(took["median"]), _ms(took["p95"]))
-            for row in told["hops"]
-            for took in (row["latency_seconds"],)
-        ],
+        paces=[_pace(model, list(of)) for model, of in _by_name(paces)],
+        hops=[_hop(name, list(of)) for name, of in _by_name(hops)],
         served=[Served(**row) for row in books],
     )
+
+
+Named = TypeVar("Named", Pace, Hop)
+
+
+def _by_name(told: Iterable[Named]) -> Iterable[tuple[str, list[Named]]]:
+    found: dict[str, list[Named]] = {}
+    for one in told:
+        found.setdefault(one[0], []).append(one)
+    return found.items()
+
+
+def _pace(model: str, told: Sequence[Pace]) -> Pace:
+    return Pace(
+        model,
+        sum(one.requests for one in told),
+        _middle([(one.tokens_per_second, one.requests) for one in told]),
+        _middle([(one.first_token_ms, one.requests) for one in told]),
+    )
+
+
+def _hop(name: str, told: Sequence[Hop]) -> Hop:
+    return Hop(
+        name,
+        sum(one.requests for one in told),
+        _middle([(one.p50_ms, one.requests) for one in told]),
+        _middle([(one.p95_ms, one.requests) for one in told]),
+    )
+
+
+def _middle(told: Sequence[tuple[float | None, int]]) -> float | None:
+    """Of what replicas say, what half of the requests are counted at or below."""
+    known = sorted((value, count) for value, count in told if value is not None)
+    half = sum(count for _, count in known) / 2
+    for value, count in known:
+        half -= count
+        if half <= 0:
+            return value
+    return None
 
 
 _BUDGET: Final = ("id", "unit", "limit", "committed", "reserved")

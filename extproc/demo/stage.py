@@ -27,10 +27,21 @@ def adapters(directory: Path) -> Iterator[Mapping[str, int]]:
 @contextmanager
 def service(settings: Path, *, directory: Path, port: int = 0) -> Iterator[tuple[Child, int]]:
     """Run the service, on a free port unless one is given; yields the process and the port."""
+    with starting(settings, directory=directory, port=port) as running:
+        yield running, port_of(running)
+
+
+@contextmanager
+def starting(settings: Path, *, directory: Path, port: int) -> Iterator[Child]:
+    """Run the service; yields the process, which is not ready yet."""
     arguments = [sys.executable, *SERVE, "--settings", str(settings), "--port", str(port)]
     with child("service", arguments, directory=directory) as running:
-        address = running.wait_for_line(_SERVICE_READY)
-        yield running, int(address.rpartition(":")[2])
+        yield running
+
+
+def port_of(running: Child) -> int:
+    """Where a service listens, once it does."""
+    return int(running.wait_for_line(_SERVICE_READY).rpartition(":")[2])
 
 
 def admin_url(running: Child) -> str:

@@ -101,6 +101,6 @@ def test_what_the_service_and_the_books_say_is_read() -> None:
     }
     books = [{"tenant": "acme", "model": "gpt-4", "answers": 2, "prompt": 10, "completion": 20}]
 
-    assert figures_of(books, told) == Figures(
+    assert figures_of(books, [told]) == Figures(
         [CHARGED], [PACE, Pace("whole-answers-only", 3, None, None)], [RETRIEVAL], [SERVED]
     )
