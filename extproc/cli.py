@@ -18,6 +18,7 @@ from extproc.cli_budget import add_commands as add_budget_commands
 from extproc.cli_mesh import add_mesh
 from extproc.cli_workers import add_options as add_workers
 from extproc.config.loader import ConfigError, load_file
+from extproc.demo import REPLICAS_MAX
 from extproc.ledger.port import LedgerError
 
 EXIT_WRONG_INPUT = 2
@@ -88,6 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="run the main job on this machine, on a real Envoy")
     demo.add_argument("--keep", action="store_true", help="leave it running, and say what to try")
     demo.add_argument("--plain", action="store_true", help="lines instead of a live screen")
+    demo.add_argument(
+        "--replicas",
+        type=int,
+        choices=range(1, REPLICAS_MAX + 1),
+        default=1,
+        metavar="N",
+        help="so many processes of the service, which share a Valkey (default: one, and none)",
+    )
     demo.set_defaults(run=_demo)
     return parser
 
@@ -202,4 +211,4 @@ def _schema(_: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from extproc.demo import run  # noqa: PLC0415  # its SDKs are no dependency of the service
 
-    return run(keep=options.keep, plain=options.plain)
+    return run(keep=options.keep, plain=options.plain, replicas=options.replicas)

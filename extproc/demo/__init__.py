@@ -7,8 +7,14 @@ end `figures` compares what the service charged with what the models say they se
 """
 
 
-def run(*, keep: bool = False, plain: bool = False) -> int:
+from typing import Final
+
+REPLICAS_MAX: Final = 9
+"""Each is a process with vocabularies of its own."""
+
+
+def run(*, keep: bool = False, plain: bool = False, replicas: int = 1) -> int:
     """Run the demo: 0 if every step went as it says it should, 1 if not."""
     from extproc.demo.show import run as run_show  # noqa: PLC0415  # adapters need no SDK
 
-    return run_show(keep=keep, plain=plain)
+    return run_show(keep=keep, plain=plain, replicas=replicas)

@@ -5,8 +5,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
 
 from extproc.demo.figures import Figures, figures_of
+from extproc.telemetry import metric_names
 
 POLL_SECONDS: Final = 0.02
 WAIT_SECONDS: Final = 15.0
@@ -40,9 +42,34 @@ class Backstage(NamedTuple):
         """Whether nothing is held any more: everything that is finished is charged."""
         return not any(standing.reserved for standing in (await self.figures()).standings)
 
+    async def is_charged(self) -> bool:
+        """Whether what was charged is what was served, whatever is held besides."""
+        return not (await self.figures()).mischarged()
+
     async def agrees(self) -> bool:
         """Whether what was charged is what was served, and nothing is held."""
         return not (await self.figures()).differences()
+
+    async def answers(self, tenant: str) -> int:
+        """How many answers the models say they gave a tenant."""
+        served = (await self.figures()).served
+        return sum(one.answers for one in served if one.tenant == tenant)
+
+    async def decisions(self, admin: str) -> int:
+        """How many calls a replica says it decided."""
+        return int(await self._metric(admin, metric_names.DECISIONS))
+
+    async def is_ledger_up(self, admin: str) -> bool:
+        """Whether a replica says that it can commit."""
+        return bool(await self._metric(admin, metric_names.LEDGER_UP))
+
+    async def _metric(self, admin: str, name: str) -> float:
+        """The sum of a metric over its labels."""
+        async with self.http.get(f"{admin}/metrics") as response:
+            response.raise_for_status()
+            families = text_string_to_metric_families(await response.text())
+        found = (sample for family in families for sample in family.samples)
+        return sum(one.value for one in found if one.name.removesuffix("_total") == name)
 
     async def _get(self, url: str) -> Any:  # noqa: ANN401  # JSON
         async with self.http.get(url) as response:

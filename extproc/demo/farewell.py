@@ -1,7 +1,7 @@
 """After the steps, with `--keep`: what to try, and what Envoy logs of it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from rich.console import Console
@@ -23,9 +23,7 @@ It goes on running. Ctrl-C ends it. Try, in another terminal:
     -d '{{"model": "claude-sonnet", "max_tokens": 50, "stream": true,
          "messages": [{{"role": "user", "content": "Hello"}}]}}'
 
-  curl {admin}/metrics                      what it costs, how fast, where the time goes
-  {admin}/budgets                           the same as a page, for a browser
-
+{numbers}
   openai.OpenAI(base_url="{url}/v1", api_key="{acme}")
   anthropic.Anthropic(base_url="{url}", api_key="{acme}")
 
@@ -33,9 +31,18 @@ Keys:
 """
 
 
-def say_what_to_try(console: Console, url: str, admin: str, keys: Mapping[str, str]) -> None:
+_NUMBERS: Final = """\
+  curl {admin}/metrics                      what it costs, how fast, where the time goes
+  {admin}/budgets                           the same as a page, for a browser
+"""
+
+
+def say_what_to_try(
+    console: Console, url: str, admins: Sequence[str], keys: Mapping[str, str]
+) -> None:
     """Print lines that work when they are pasted."""
-    text = _TRY.format(url=url, admin=admin, **keys)
+    numbers = "".join(_NUMBERS.format(admin=admin) for admin in admins)
+    text = _TRY.format(url=url, numbers=numbers, **keys)
     text += "".join(f"  {tenant:<9} {key}\n" for tenant, key in keys.items())
     text += "\nWhat Envoy logs:\n"
     console.print(text, markup=False, highlight=False, soft_wrap=True)

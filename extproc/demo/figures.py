@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from extproc.demo.board import Verdict
 from extproc.demo.hops import RETRIEVAL
 
+FIGURES_VERDICTS: Final = 3
 BUDGET_COMPARED: Final = "tokens"
 """The one that every tenant has, of everything, in a window that lasts longer than the demo."""
 
@@ -40,6 +41,9 @@ class Hop(NamedTuple):
     p95_ms: float | None
 
 
+Named = TypeVar("Named", Pace, Hop)
+
+
 class Served(NamedTuple):
     """What a model says it did for a tenant."""
 
@@ -67,36 +71,31 @@ class Figures(NamedTuple):
 
     def differences(self) -> list[str]:
         """Where the two do not agree, and what is still held."""
-        charged = {s.tenant: s for s in self.standings if s.budget == BUDGET_COMPARED}
+        held = (s for s in self.standings if s.reserved)
+        return [
+            *self.mischarged(),
+            *(f"{s.tenant}: {s.reserved:g} held of {s.budget}" for s in held),
+        ]
+
+    def mischarged(self) -> list[str]:
+        """Where the two do not agree."""
         told = self.served_tokens()
+        compared = [s for s in self.standings if s.budget == BUDGET_COMPARED]
         found = [
-            f"{tenant}: {_committed(charged.get(tenant))} charged, {tokens} served"
+            f"{tenant}: nothing charged, {tokens} served"
             for tenant, tokens in sorted(told.items())
-            if tenant not in charged or charged[tenant].committed != tokens
+            if tenant not in {s.tenant for s in compared}
         ]
-        found += [
-            f"{tenant}: {_committed(standing)} charged, nothing served"
-            for tenant, standing in charged.items()
-            if standing.committed and tenant not in told
-        ]
-        found += [
-            f"{s.tenant}: {s.reserved:g} held of {s.budget}" for s in self.standings if s.reserved
-        ]
-        times = Counter((s.tenant, s.budget) for s in self.standings)
-        found += [
-            f"{tenant}: replicas do not agree on {budget}"
-            for (tenant, budget), count in times.items()
-            if count > 1
-        ]
+        for standing in compared:
+            served = told.get(standing.tenant)
+            if standing.committed != (served or 0):
+                says = "nothing" if served is None else f"{served}"
+                found.append(f"{standing.tenant}: {standing.committed:.0f} charged, {says} served")
         return found
 
     def slowest(self) -> Hop | None:
         """The hop that takes longest to answer, half of the time."""
         return max(self.hops, key=lambda hop: hop.p50_ms or 0.0, default=None)
-
-
-def _committed(standing: Standing | None) -> str:
-    return "nothing" if standing is None else f"{standing.committed:.0f}"
 
 
 def figures_of(books: Any, told: Sequence[Any]) -> Figures:  # noqa: ANN401  # JSON
@@ -130,9 +129,6 @@ def figures_of(books: Any, told: Sequence[Any]) -> Figures:  # noqa: ANN401  # J
         hops=[_hop(name, list(of)) for name, of in _by_name(hops)],
         served=[Served(**row) for row in books],
     )
-
-
-Named = TypeVar("Named", Pace, Hop)
 
 
 def _by_name(told: Iterable[Named]) -> Iterable[tuple[str, list[Named]]]:

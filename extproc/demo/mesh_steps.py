@@ -13,6 +13,7 @@ from extproc.demo.backstage import holds_soon
 from extproc.demo.board import Verdict
 from extproc.demo.shares import binomial
 
+MESH_VERDICTS: Final = 4
 CALLS: Final = 200
 AT_ONCE: Final = 10
 EJECTION_SECONDS: Final = 3

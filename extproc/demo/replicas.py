@@ -1,20 +1,17 @@
 """Several processes of the service that share a Valkey, as `istio/base-replicated` runs them."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
-from extproc.demo import stage
-from extproc.demo.attachment import ISTIO
+from extproc.demo import mesh_steps, stage
+from extproc.demo.attachment import ISTIO, Wiring
 from extproc.demo.process import Child
 from extproc.demo.valkey import Valkey, wait_until_ready
-
-REPLICAS_MAX: Final = 16
-"""Each is a process with vocabularies of its own."""
 
 EJECTION_SECONDS: Final = 3
 """So long a replica that can't be reached is left alone here; 15 s as it is shipped."""
@@ -23,8 +20,9 @@ TRAFFIC: Final = ISTIO / "base-replicated" / "traffic.yaml"
 _ADDED: Final = Path(__file__).parent / "replicated.yaml"
 
 
-def watchable(document: dict[str, Any]) -> None:
-    """Shorten, in the replicas' DestinationRule, how long one is left alone."""
+def _watchable(document: dict[str, Any]) -> None:
+    """Shorten, in the replicas' DestinationRule too, how long one is left alone."""
+    mesh_steps.watchable(document)
     if (document["kind"], document["metadata"]["name"]) == ("DestinationRule", "llm-extproc"):
         outliers = document["spec"]["trafficPolicy"]["outlierDetection"]
         outliers |= {"interval": "0.5s", "baseEjectionTime": f"{EJECTION_SECONDS}s"}
@@ -94,6 +92,13 @@ class Replicas:
     def admins(self) -> tuple[str, ...]:
         """Where those that run show their numbers."""
         return tuple(each.admin for each in self.members if each.admin)
+
+    def wired(self, adapter_ports: Mapping[str, int]) -> Wiring:
+        """An Envoy in front of all of them, with the manifest that is there for several."""
+        first, *more = (each.port for each in self.members)
+        return Wiring(
+            first, adapter_ports, more_service_ports=more, more=[TRAFFIC], edit=_watchable
+        )
 
     async def start_again(self, replica: Replica) -> None:
         """Return when one that was killed serves again."""

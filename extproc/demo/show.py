@@ -8,8 +8,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,16 +26,18 @@ from extproc.demo.backstage import Backstage, holds_soon
 from extproc.demo.board import Board
 from extproc.demo.ending import open_numbers
 from extproc.demo.farewell import say_what_to_try, watch
-from extproc.demo.figures import Figures, verdicts
-from extproc.demo.mesh_steps import MeshPlay, watchable
+from extproc.demo.figures import FIGURES_VERDICTS, Figures, verdicts
+from extproc.demo.mesh_steps import MESH_VERDICTS, MeshPlay, watchable
 from extproc.demo.play import Play
 from extproc.demo.process import StartError
+from extproc.demo.replica_steps import REPLICA_VERDICTS, ReplicasPlay
+from extproc.demo.replicas import Replicas, running
+from extproc.demo.replicas import tenants as added_tenants
 from extproc.demo.screen import Screen, screen
 from extproc.demo.steps import SCENES, STEPS
 
 TENANTS: Final = ("acme", "initech", "globex", "hooli", "wonka", "umbrella")
-VERDICTS: Final = len(STEPS) + len(SCENES) + 3
-"""One of each step and scene, and what the numbers say at the end."""
+_VERDICTS: Final = len(STEPS) + len(SCENES) + MESH_VERDICTS + FIGURES_VERDICTS
 
 _SETTINGS: Final = Path(__file__).parent / "settings.yaml"
 _PAUSE_SECONDS: Final = 0.25
@@ -44,27 +47,28 @@ _UNKNOWN_KEY: Final = "sk-nobody"
 
 
 class Town(NamedTuple):
-    """All that runs, and the key of each tenant."""
+    """All that runs, and the key of each tenant. `admins` are those of the service's replicas."""
 
     gateway: envoy.Gateway
     keys: Mapping[str, str]
     control: str
-    admin: str
+    admins: Callable[[], Sequence[str]]
+    replicas: Replicas | None
 
 
-def run(*, keep: bool, plain: bool) -> int:
+def run(*, keep: bool, plain: bool, replicas: int) -> int:
     """Set everything up, run every step, say how it went, take everything down."""
     console = Console()
     for number in (signal.SIGTERM, signal.SIGHUP):  # as Ctrl-C: take everything down
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="llm-extproc-demo-") as folder, ExitStack() as stack:
         try:
-            town = stack.enter_context(_set_up(console, Path(folder)))
+            town = stack.enter_context(_set_up(console, Path(folder), replicas))
         except StartError as error:
             console.print(Text(str(error), style="red"), soft_wrap=True)
             return 1
         log = AccessLog(town.gateway.access_log)
-        board = Board(VERDICTS)
+        board = Board(_VERDICTS + (REPLICA_VERDICTS if town.replicas else 0))
         versions = f"llm-extproc on Envoy {town.gateway.version}"
         with screen(console, board, versions=versions, plain=plain) as shown:
             pause_seconds = _PAUSE_SECONDS if console.is_terminal and not plain else 0.0
@@ -73,17 +77,18 @@ def run(*, keep: bool, plain: bool) -> int:
         if not is_plain:
             _retell(console, board)
         open_numbers(console, figures, plain=is_plain)
-        _summarise(console, board)
+        _summarise(console, board, requests=len(log.records))
         if keep:
-            say_what_to_try(console, town.gateway.url, town.admin, town.keys)
+            say_what_to_try(console, town.gateway.url, town.admins(), town.keys)
             with contextlib.suppress(KeyboardInterrupt):
                 asyncio.run(watch(console, log))
         return 1 if board.problems else 0
 
 
 @contextmanager
-def _set_up(console: Console, folder: Path) -> Iterator[Town]:
-    keys = {tenant: f"sk-{tenant}-{secrets.token_hex(8)}" for tenant in TENANTS}
+def _set_up(console: Console, folder: Path, replicas: int) -> Iterator[Town]:
+    tenants = TENANTS + (added_tenants() if replicas > 1 else ())
+    keys = {tenant: f"sk-{tenant}-{secrets.token_hex(8)}" for tenant in tenants}
     settings = folder / "settings.yaml"
     shutil.copy(_SETTINGS, settings)
     (folder / "keys.yaml").write_text(
@@ -95,14 +100,23 @@ def _set_up(console: Console, folder: Path) -> Iterator[Town]:
             highlight=False,
         )
         ports = stack.enter_context(stage.adapters(folder))
-        console.print("starting the filter's service (it loads its vocabularies)", highlight=False)
-        service, service_port = stack.enter_context(stage.service(settings, directory=folder))
-        admin = stage.admin_url(service)
+        control = f"http://127.0.0.1:{ports['control']}"
+        if replicas > 1:
+            text = f"starting a Valkey and {replicas} replicas of the filter's service"
+            console.print(text, highlight=False)
+            shared = stack.enter_context(running(settings, count=replicas, directory=folder))
+            wiring = shared.wired(ports)
+            admins = shared.admins
+        else:
+            text = "starting the filter's service (it loads its vocabularies)"
+            console.print(text, highlight=False)
+            service, port = stack.enter_context(stage.service(settings, directory=folder))
+            shared, wiring = None, Wiring(port, ports, edit=watchable)
+            admins = partial(tuple, [stage.admin_url(service)])
         console.print(f"starting Envoy {envoy.NEWEST}", highlight=False)
-        wiring = Wiring(service_port, ports, edit=watchable)
         gateway = stack.enter_context(envoy.gateway(wiring, directory=folder))
         console.print(f"ready on {gateway.url}", highlight=False)
-        yield Town(gateway, keys, f"http://127.0.0.1:{ports['control']}", admin)
+        yield Town(gateway, keys, control, admins, shared)
 
 
 async def _perform(
@@ -115,7 +129,7 @@ async def _perform(
             callers[tenant] = clients.sdks(town.gateway.url, key)
             stack.push_async_callback(callers[tenant].aclose)
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        backstage = Backstage(http, town.control, town.admin)
+        backstage = Backstage(http, town.control, town.admins)
         following = tasks.create_task(_follow(log, board, shown))
         play = Play(callers, backstage, log, board, shown, pause_seconds=pause_seconds)
         await play.steps(STEPS)
@@ -125,6 +139,11 @@ async def _perform(
         mesh = MeshPlay(http, town.gateway.url, town.control, town.keys["acme"])
         for verdict in await mesh.verdicts():
             await play.judge(verdict)
+        if town.replicas is not None:
+            board.title = f"{len(town.replicas.members)} replicas: one budget, a death, an outage"
+            together = ReplicasPlay(callers, backstage, log, town.replicas)
+            async for verdict in together.verdicts():
+                await play.judge(verdict)
         board.title = "opening the numbers"
         await holds_soon(backstage.agrees)
         figures = await backstage.figures()
@@ -157,10 +176,10 @@ def _retell(console: Console, board: Board) -> None:
     console.print()
 
 
-def _summarise(console: Console, board: Board) -> None:
+def _summarise(console: Console, board: Board, *, requests: int) -> None:
     for problem in board.problems:
         console.print(Text("not as expected: " + problem, style="red"), soft_wrap=True)
     failed = sum(1 for verdict in board.verdicts if verdict.problems)
     count = len(board.verdicts)
-    end = f"{count - failed} of {count} steps as expected, {len(board.records)} requests"
+    end = f"{count - failed} of {count} steps as expected, {requests} requests"
     console.print(Text(end, style="bold red" if failed else "bold green"))
