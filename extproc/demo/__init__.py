@@ -6,7 +6,6 @@ front; `play` takes the steps while `screen` shows what Envoy's access log says 
 end `figures` compares what the service charged with what the models say they served.
 """
 
-
 from typing import Final
 
 REPLICAS_MAX: Final = 9

@@ -55,6 +55,15 @@ class Backstage(NamedTuple):
         served = (await self.figures()).served
         return sum(one.answers for one in served if one.tenant == tenant)
 
+    async def asked(self, mark: str) -> int:
+        """How many requests of this step have reached a model."""
+        return len(await self._get(f"{self.control}/books?step={mark}"))
+
+    async def held(self, tenant: str) -> float:
+        """What is set aside for a tenant, of all its budgets, as any replica has it."""
+        standings = (await self.figures()).standings
+        return sum(one.reserved for one in standings if one.tenant == tenant)
+
     async def decisions(self, admin: str) -> int:
         """How many calls a replica says it decided."""
         return int(await self._metric(admin, metric_names.DECISIONS))

@@ -11,8 +11,10 @@ from extproc.demo import clients
 from extproc.demo.accesslog import AccessLog, Record
 from extproc.demo.backstage import Backstage, holds_soon
 from extproc.demo.board import Verdict, why
-from extproc.demo.replicas import EJECTION_SECONDS, Replicas, reservation_seconds
-from extproc.demo.steps import chat
+from extproc.demo.replicas import EJECTION_SECONDS, Replica, Replicas, reservation_seconds
+from extproc.demo.steps import chat, streamed
+from extproc.ledger.valkey import LEASES
+from extproc.llm.errors import Fault
 
 REPLICA_VERDICTS: Final = 5
 BURST: Final = 240
@@ -21,15 +23,21 @@ BURST_FITS: Final = 150
 
 AWAY_FITS: Final = 90
 AWAY_CALLS: Final = 150
-CALLS_BETWEEN: Final = 60
+RICH_CALLS: Final = 60
+CALLS_BETWEEN: Final = 150
+STREAMS: Final = 12
 LANES: Final = 8
-LEASE_SECONDS: Final = 2
+BROKEN_MAX: Final = 2 * LANES
+"""Those that it had, and as many that tried to reach it at once before Envoy left it alone."""
+
 WAIT_SECONDS: Final = 30.0
 
 _OK: Final = 200
-_REFUSED: Final = 429
-_FAILED: Final = 500
-_BUSY, _DYING, _AWAY = "stark", "wayne", "tyrell"
+_AWAY_REASON: Final = Fault.LEDGER_UNAVAILABLE.value
+_BUSY, _DYING, _AWAY, _RICH = "stark", "wayne", "tyrell", "initech"
+_SHORT: Final = chat("Hello.", max_tokens=5)
+_STREAM: Final = streamed(chat(max_tokens=40))._replace(headers={"x-adapter-pause-ms": "100"})
+_STREAMS: Final = "death-streams"
 
 
 class Load:
@@ -71,6 +79,7 @@ class ReplicasPlay:
         self._log = log
         self._replicas = replicas
         self._died_at = 0.0
+        self._freed: asyncio.Future[float] | None = None
 
     async def verdicts(self) -> AsyncIterator[Verdict]:
         """Play all of it, in order."""
@@ -84,74 +93,102 @@ class ReplicasPlay:
         """One small budget, and more calls at once than fit."""
         records, decided = await self._at_once(_BUSY, BURST, "burst")
         admitted = sum(record.code == _OK for record in records)
-        problems = _unexplained(records)
-        if admitted != BURST_FITS:
+        slow = sum(why(record) == _AWAY_REASON for record in records)
+        problems = _unexplained(records, _AWAY_REASON)
+        if admitted > BURST_FITS or (admitted < BURST_FITS and not slow):
             problems.append(f"{admitted} were admitted, {BURST_FITS} fit")
         if (served := await self._backstage.answers(_BUSY)) != admitted:
             problems.append(f"the models answered {served}")
         if sum(decided.values()) != len(records) or min(decided.values()) < BURST // 10:
             problems.append(f"of {len(records)} calls the replicas decided {_shares(decided)}")
         seen = (
-            f"{admitted} of {len(records)} calls at once were admitted, {BURST_FITS} fit;"
+            f"{admitted} of {BURST} calls at once were admitted, {BURST_FITS} fit;"
             f" the replicas decided {_shares(decided)}"
         )
+        if slow:
+            seen += f"; {slow} attempts were put off, for Valkey took more than 50 ms"
         return Verdict("one budget, however many replicas", _BUSY, seen, tuple(problems))
 
     async def _death(self) -> Verdict:
         """Kill one under load; start it again."""
-        mark, victim = "death", self._replicas.members[0]
-        async with self._load(_DYING, mark) as load:
+        victim = self._replicas.members[0]
+        streams = [
+            asyncio.ensure_future(self._call(_DYING, _STREAMS, _STREAM)) for _ in range(STREAMS)
+        ]
+        await holds_soon(self._are_writing)
+        async with self._load(_DYING, "death") as load:
             await load.more(CALLS_BETWEEN)
             self._died_at = _now()
             victim.kill()
             await load.more(CALLS_BETWEEN)
-            await self._replicas.start_again(victim)
-            back_at = _now()
-
-            async def decides() -> bool:
-                return await self._backstage.decisions(victim.admin) > 0
-
-            has_joined = await holds_soon(decides, seconds=WAIT_SECONDS)
-            joined_at = _now()
-        records = await self._log.wait_for(mark, count=len(load.outcomes))
+        answers = await asyncio.gather(*streams)
+        self._freed = asyncio.ensure_future(self._settled_at())
+        await self._replicas.start_again(victim)
+        back_at = _now()
+        async with self._load(_DYING, "death") as more:
+            has_joined = await holds_soon(lambda: self._decides(victim), seconds=WAIT_SECONDS)
+        joined_at = _now()
+        outcomes = [*load.outcomes, *more.outcomes]
+        records = await self._log.wait_for("death", count=len(outcomes))
         broken = [record for record in records if record.code != _OK]
-        errors = Counter(outcome.error for outcome in load.outcomes if outcome.error)
-        problems = [f"{count} clients were told {error}" for error, count in errors.items()]
-        problems += [
-            f"{record.code} {record.details}, {record.started - self._died_at:.1f} s after it died"
-            for record in broken
-            if record.code != _FAILED or not record.details.startswith("ext_proc_error")
-        ]
-        if len(broken) > 2 * LANES:
-            problems.append(f"{len(broken)} attempts broke, of {LANES} at a time")
+        problems = _told([*outcomes, *answers]) + self._unexplained_breaks(broken, back_at)
         if not has_joined:
             problems.append("it was not asked again")
         seen = (
-            f"{len(broken)} attempts of {len(load.outcomes)} calls broke with it, and the SDK's next"
-            f" ones were answered: no client noticed; it decides again"
-            f" {joined_at - back_at:.1f} s after it was back; {EJECTION_SECONDS} s are set here,"
-            " 15 s as it is shipped"
+            f"{len(answers)} answers were being written, and went on; {len(broken)} attempts of"
+            f" {len(outcomes)} calls broke with it, and the SDK's next ones were answered; it"
+            f" decides again {joined_at - back_at:.1f} s after it is back ({EJECTION_SECONDS} s of"
+            " distrust are set here, 15 s as it is shipped)"
         )
         return Verdict("a replica is killed, and starts again", _DYING, seen, tuple(problems))
+
+    async def _are_writing(self) -> bool:
+        return await self._backstage.asked(_STREAMS) == STREAMS
+
+    async def _decides(self, replica: Replica) -> bool:
+        return await self._backstage.decisions(replica.admin) > 0
+
+    def _unexplained_breaks(self, broken: Sequence[Record], back_at: float) -> list[str]:
+        """Attempts may fail that are at the replica when it dies, or before Envoy leaves it alone.
+
+        That tries it again each time when it has left it alone for a while.
+        """
+        times = 1 + int((back_at - self._died_at) // EJECTION_SECONDS)
+        problems = [
+            f"{record.code} {record.details}, {record.started - self._died_at:.1f} s after it died"
+            for record in broken
+            if not record.details.startswith("ext_proc_error") or record.started > back_at
+        ]
+        if len(broken) > times * BROKEN_MAX:
+            problems.append(f"{len(broken)} attempts broke, of {LANES} at a time")
+        return problems
+
+    async def _settled_at(self) -> float:
+        """When nothing was held any more of whose calls the replica had decided."""
+
+        async def is_free() -> bool:
+            return not await self._backstage.held(_DYING)
+
+        return _now() if await holds_soon(is_free, seconds=WAIT_SECONDS) else 0.0
 
     async def _outage(self) -> AsyncIterator[Verdict]:
         """Stop Valkey; go on by `local_share`; start it again."""
         self._replicas.valkey.stop()
         records, decided = await self._at_once(_AWAY, AWAY_CALLS, "away")
-        others, _ = await self._at_once(_DYING, CALLS_BETWEEN, "away-too")
+        others, _ = await self._at_once(_RICH, RICH_CALLS, "away-too")
         is_told = await holds_soon(lambda: self._are_ledgers(0))
         admitted = sum(record.code == _OK for record in records)
         problems = _unexplained(records) + _unexplained(others)
         if not 0 < admitted <= AWAY_FITS:
             problems.append(f"{admitted} were admitted, {AWAY_FITS} fit")
         if any(record.code != _OK for record in others):
-            problems.append(f"{_DYING} had money, and was refused")
+            problems.append(f"{_RICH} had room, and was refused")
         if not is_told:
             problems.append("not every replica says that its ledger is away")
         seen = (
             f"{admitted} of {AWAY_CALLS} calls were admitted, {AWAY_FITS} fit; replicas decided"
-            f" {_shares(decided)}, each by its share; all {len(others)} of who had money were"
-            " admitted; llm_extproc_ledger_up is 0"
+            f" {_shares(decided)}, each by its share; {_RICH}, who has room, had all of its"
+            f" {len(others)}; llm_extproc_ledger_up is 0"
         )
         yield Verdict("Valkey stops, and calls go on", _AWAY, seen, tuple(problems))
         began = _now()
@@ -166,13 +203,13 @@ class ReplicasPlay:
 
     async def _aftermath(self) -> Verdict:
         """What the replica that died had set aside is free again."""
-        is_settled = await holds_soon(self._backstage.is_settled, seconds=WAIT_SECONDS)
+        freed_at = 0.0 if self._freed is None else await self._freed
         seen = (
-            f"nothing is held any more, {_now() - self._died_at:.0f} s after it died; leases last"
-            f" {LEASE_SECONDS} s, reservations {reservation_seconds()} s here, 900 s as shipped"
+            f"nothing was held any more {freed_at - self._died_at:.1f} s after it died; leases last"
+            f" {LEASES.lease:g} s, reservations {reservation_seconds()} s here, 900 s as shipped"
         )
-        found = () if is_settled else tuple((await self._backstage.figures()).differences())
-        return Verdict("what the dead replica held is back", "all", seen, found)
+        found = () if freed_at else tuple((await self._backstage.figures()).differences())
+        return Verdict("what the dead replica held is back", _DYING, seen, found)
 
     async def _at_once(self, tenant: str, count: int, mark: str) -> Ran:
         before = await self._decisions()
@@ -197,10 +234,8 @@ class ReplicasPlay:
             finally:
                 load.is_over = True
 
-    async def _call(self, tenant: str, mark: str) -> clients.Outcome:
-        return await clients.call(
-            self._callers[tenant], chat("Hello.", max_tokens=5), mark, lambda *_: None
-        )
+    async def _call(self, tenant: str, mark: str, ask: clients.Ask = _SHORT) -> clients.Outcome:
+        return await clients.call(self._callers[tenant], ask, mark, lambda *_: None)
 
     async def _decisions(self) -> dict[int, int]:
         return {
@@ -213,13 +248,18 @@ class ReplicasPlay:
         return set(told) == {bool(up)}
 
 
-def _unexplained(records: Sequence[Record]) -> list[str]:
-    """Whatever was neither served nor refused because the budget is used up."""
+def _told(outcomes: Sequence[clients.Outcome]) -> list[str]:
+    """What clients were told that they should not have been."""
+    errors = Counter(outcome.error for outcome in outcomes if outcome.error)
+    return [f"{count} clients were told {error}" for error, count in errors.items()]
+
+
+def _unexplained(records: Sequence[Record], *reasons: str) -> list[str]:
+    """Whatever was neither served nor refused because the budget is used up, or for `reasons`."""
     found = Counter(
         f"{record.code} {why(record) or record.details}"
         for record in records
-        if record.code != _OK
-        and (record.code, why(record)) != (_REFUSED, "budget_exhausted")
+        if record.code != _OK and why(record) not in ("budget_exhausted", *reasons)
     )
     return [f"{count} times {what}" for what, count in found.items()]
 

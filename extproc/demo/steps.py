@@ -117,7 +117,8 @@ def message(text: str = "Say hello to the mesh.", **more: object) -> Ask:
     return Ask("anthropic.messages", body)
 
 
-def _streamed(ask: Ask) -> Ask:
+def streamed(ask: Ask) -> Ask:
+    """Ask for the answer in pieces."""
     return ask._replace(api=ask.api + ".stream")
 
 
@@ -156,9 +157,9 @@ STEPS: Final = (
     Step(
         "a complex one gets standard", "initech", chat(_HARD, tools=_TOOLS, max_tokens=60), STANDARD
     ),
-    Step("the answer streams event by event", "acme", _streamed(chat()), PREMIUM),
+    Step("the answer streams event by event", "acme", streamed(chat()), PREMIUM),
     Step("Anthropic's SDK, whole", "initech", message(), DEFAULT),
-    Step("Anthropic's SDK, streaming", "acme", _streamed(message()), PREMIUM),
+    Step("Anthropic's SDK, streaming", "acme", streamed(message()), PREMIUM),
     Step("counting tokens is a call too", "initech", _COUNT, DEFAULT),
     Step("the Responses API", "initech", _RESPOND, DEFAULT),
     Step("embeddings", "initech", _EMBED, DEFAULT),

@@ -68,6 +68,7 @@ def test_what_the_service_and_the_books_say_is_read() -> None:
     month = {"id": "tokens", "unit": "tokens", "limit": 1000.0, "committed": 30.0, "reserved": 0.0}
     idle = {"now": None, "median": None, "p95": None}
     told = {
+        "ledger": {"reservations_expired": 0},
         "tenants": {
             "rows": [{"tenant": "acme", "state": "ok", "budgets": [month | {"state": "ok"}]}]
         },
