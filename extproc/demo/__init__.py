@@ -1,9 +1,10 @@
 """The whole thing on one machine: a real Envoy, the filter, model adapters, two SDKs.
 
 `process` starts children, `envoy` an Envoy, `stage` all of it; the conformance tests stand on
-the same three. `adapters` and `hops` are what is behind Envoy, `clients` and `steps` what is in
-front; `play` takes the steps while `screen` shows what Envoy's access log says about them. At the
-end `figures` compares what the service charged with what the models say they served.
+the same three. `replicas` are several services, and `valkey` what they share. `adapters` and `hops`
+are what is behind Envoy, `clients` and `steps` what is in front; `play` takes the steps while
+`screen` shows what Envoy's access log says about them. At the end `figures` compares what the
+service charged with what the models say they served.
 """
 
 from typing import Final

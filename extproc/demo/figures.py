@@ -78,9 +78,12 @@ class Figures(NamedTuple):
     def differences(self) -> list[str]:
         """Where the two do not agree, and what is still held."""
         held = (s for s in self.standings if s.reserved)
+        times = Counter((s.tenant, s.budget) for s in self.standings)
+        disputed = (place for place, count in times.items() if count > 1)
         return [
             *self.mischarged(),
             *(f"{s.tenant}: {s.reserved:g} held of {s.budget}" for s in held),
+            *(f"{tenant}: replicas do not agree on {budget}" for tenant, budget in disputed),
         ]
 
     def mischarged(self) -> list[str]:

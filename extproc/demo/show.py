@@ -8,8 +8,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -63,7 +63,7 @@ def run(*, keep: bool, plain: bool, replicas: int) -> int:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(prefix="llm-extproc-demo-") as folder, ExitStack() as stack:
         try:
-            town = stack.enter_context(_set_up(console, Path(folder), replicas))
+            town = stack.enter_context(set_up(console, Path(folder), replicas))
         except StartError as error:
             console.print(Text(str(error), style="red"), soft_wrap=True)
             return 1
@@ -86,7 +86,12 @@ def run(*, keep: bool, plain: bool, replicas: int) -> int:
 
 
 @contextmanager
-def _set_up(console: Console, folder: Path, replicas: int) -> Iterator[Town]:
+def set_up(console: Console, folder: Path, replicas: int) -> Iterator[Town]:
+    """Run all of it until the block ends, its files in `folder`; say on the console what starts.
+
+    Raises:
+        StartError: a part did not start.
+    """
     tenants = TENANTS + (added_tenants() if replicas > 1 else ())
     keys = {tenant: f"sk-{tenant}-{secrets.token_hex(8)}" for tenant in tenants}
     settings = folder / "settings.yaml"
@@ -124,10 +129,7 @@ async def _perform(
 ) -> Figures:
     """Run every step, every scene; return the numbers, judged, once all is settled."""
     async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-        callers: dict[str, clients.Sdks] = {}
-        for tenant, key in [*town.keys.items(), ("", _UNKNOWN_KEY)]:
-            callers[tenant] = clients.sdks(town.gateway.url, key)
-            stack.push_async_callback(callers[tenant].aclose)
+        callers = await stack.enter_async_context(callers_of(town))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         backstage = Backstage(http, town.control, town.admins)
         following = tasks.create_task(_follow(log, board, shown))
@@ -151,6 +153,17 @@ async def _perform(
             await play.judge(verdict)
         following.cancel()
         return figures
+
+
+@asynccontextmanager
+async def callers_of(town: Town) -> AsyncIterator[Mapping[str, clients.Sdks]]:
+    """The SDKs of each tenant, and of somebody whom nobody knows, until the block ends."""
+    async with AsyncExitStack() as stack:
+        callers: dict[str, clients.Sdks] = {}
+        for tenant, key in [*town.keys.items(), ("", _UNKNOWN_KEY)]:
+            callers[tenant] = clients.sdks(town.gateway.url, key)
+            stack.push_async_callback(callers[tenant].aclose)
+        yield callers
 
 
 async def _follow(log: AccessLog, board: Board, shown: Screen) -> None:

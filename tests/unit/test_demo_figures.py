@@ -1,5 +1,7 @@
 """extproc/demo/figures.py: the demo must notice when charges and the models' books differ."""
 
+from typing import Any
+
 import pytest
 
 from extproc.demo.figures import Figures, Hop, Pace, Served, Standing, figures_of, verdicts
@@ -58,10 +60,58 @@ def test_each_difference_is_a_problem(figures: Figures, says: str) -> None:
     assert problems(figures) == [says]
 
 
+def test_a_call_that_died_with_its_replica_may_be_charged_and_no_more() -> None:
+    charged = GOOD._replace(expired=1, standings=[CHARGED._replace(committed=30 + 100)])
+
+    assert problems(charged) == []
+    assert "1 calls that died" in verdicts(charged)[0].seen
+    assert problems(charged._replace(expired=0)) == ["acme: 130 charged, 30 served"]
+    assert problems(charged._replace(standings=[CHARGED._replace(committed=131)])) == [
+        "acme: 131 charged, 30 served"
+    ]
+    assert problems(charged._replace(standings=[CHARGED._replace(committed=29)])) == [
+        "acme: 29 charged, 30 served"
+    ]
+
+
+def test_replicas_that_do_not_agree_are_a_problem() -> None:
+    other = CHARGED._replace(limit=2000)
+
+    assert problems(GOOD._replace(standings=[CHARGED, other])) == [
+        "acme: replicas do not agree on tokens"
+    ]
+
+
 def test_money_is_not_compared_with_tokens() -> None:
     month = Standing("acme", "month", "usd", limit=1000, committed=999, reserved=0)
 
     assert problems(GOOD._replace(standings=[CHARGED, month])) == []
+
+
+def replica(committed: float, requests: int, median: float) -> dict[str, Any]:
+    """What one says, of a tenant, a model and a hop."""
+    row = {"id": "tokens", "unit": "tokens", "limit": 9.0, "committed": committed, "reserved": 0.0}
+    quantiles = {"median": median, "p5": median, "p95": median}
+    model = {"model": "gpt-4", "requests": requests, "first_token_seconds": quantiles}
+    return {
+        "ledger": {"reservations_expired": 1},
+        "tenants": {"rows": [{"tenant": "acme", "budgets": [row]}]},
+        "models": [model | {"stream_tokens_per_second": quantiles}],
+        "hops": [{"cluster": "cache", "requests": requests, "latency_seconds": quantiles}],
+    }
+
+
+def test_of_several_replicas_the_middle_one_is_told_by_its_requests() -> None:
+    told = [replica(5, 2, 0.3), replica(5, 9, 0.1), replica(5, 6, 0.2)]
+
+    assert figures_of([], told) == Figures(
+        [Standing("acme", "tokens", "tokens", 9, 5, 0)],
+        [Pace("gpt-4", 17, 0.1, 100)],
+        [Hop("cache", 17, 100, 100)],
+        [],
+        expired=3,
+    )
+    assert len(figures_of([], [replica(5, 1, 1.0), replica(6, 1, 1.0)]).standings) == 2
 
 
 def test_what_the_service_and_the_books_say_is_read() -> None:

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import pytest
 
 from extproc.demo.attachment import Wiring
-from extproc.demo.envoy import ADAPTERS, config
+from extproc.demo.envoy import ADAPTERS, SERVICE_CLUSTER, config
+from extproc.demo.replicas import TRAFFIC
 
 
 def filters(meter: Literal["lua", "observe"]) -> list[dict[str, Any]]:
@@ -29,6 +30,22 @@ def test_there_is_one_meter_between_the_filter_and_the_router(
 ) -> None:
     found = [one["name"] for one in filters(meter)]
     assert [name for name in found if name.startswith("llm.") or name == found[-1]] == expected
+
+
+def test_all_replicas_are_endpoints_and_one_that_is_gone_is_left_alone() -> None:
+    wiring = Wiring(1, dict.fromkeys(ADAPTERS, 9), more_service_ports=[2, 3], more=[TRAFFIC])
+    tree = config(wiring, access_log=Path("log"))
+    (found,) = (
+        one for one in tree["static_resources"]["clusters"] if one["name"] == SERVICE_CLUSTER
+    )
+
+    assert [
+        endpoint["endpoint"]["address"]["socket_address"]["port_value"]
+        for locality in found["load_assignment"]["endpoints"]
+        for endpoint in locality["lb_endpoints"]
+    ] == [1, 2, 3]
+    assert found["lb_policy"] == "LEAST_REQUEST"
+    assert found["outlier_detection"]["consecutive_local_origin_failure"] == 3
 
 
 def test_a_copy_is_made_of_answers_and_of_nothing_else() -> None:
