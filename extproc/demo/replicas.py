@@ -105,9 +105,9 @@ class Replicas:
         # The kernel ends a child with the thread that made it: this one, and none that waits.
         await asyncio.to_thread(replica.wait_until_ready, replica.launch())
 
-    async def start_valkey_again(self) -> None:
-        """Return when the server answers again, with its data."""
-        await asyncio.to_thread(wait_until_ready, self.valkey.launch())
+    async def start_valkey_again(self) -> bool:
+        """Return when the server answers again: whether it has its data."""
+        return await asyncio.to_thread(wait_until_ready, self.valkey.launch())
 
 
 @contextmanager

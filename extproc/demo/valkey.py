@@ -17,6 +17,7 @@ _MANIFEST: Final = ISTIO / "base-replicated" / "valkey-settings.yaml"
 _PLACES: Final = frozenset(("port", "bind", "dir", "aclfile"))
 """What the manifest says of a Pod, and is otherwise here."""
 _READY: Final = "Ready to accept connections"
+_LOADED: Final = "DB loaded from append only file"
 _USER: Final = "llm-extproc"
 
 
@@ -93,17 +94,18 @@ class Valkey:
         self._running.close()
 
 
-def wait_until_ready(running: Child) -> None:
-    """Wait until a server has read its data.
+def wait_until_ready(running: Child) -> bool:
+    """Wait until a server has read its data; False if it found none.
 
     Raises:
         StartError: it ended, or took too long.
     """
 
-    def is_ready() -> bool | None:
-        return _READY in running.log.read_text(errors="replace") or None
+    def last_words() -> str | None:
+        said = running.log.read_text(errors="replace")
+        return said if _READY in said else None
 
-    running.wait_for(is_ready)
+    return _LOADED in running.wait_for(last_words)
 
 
 def _sha256(password: str) -> str:
