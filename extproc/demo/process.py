@@ -52,7 +52,7 @@ class Child(NamedTuple):
             time.sleep(_POLL_SECONDS)
         return found
 
-    def wait_for_line(self, prefix: str) -> str:
+    def wait_for_line(self, prefix: str, *, seconds: float = START_SECONDS) -> str:
         """Return what follows `prefix` on the first line that begins with it.
 
         Raises:
@@ -64,7 +64,7 @@ class Child(NamedTuple):
             *lines, _ = self.log.read_text(errors="replace").split("\n")
             return next((line[len(prefix) :] for line in lines if line.startswith(prefix)), None)
 
-        return self.wait_for(look)
+        return self.wait_for(look, seconds=seconds)
 
     def _obituary(self, what: str) -> str:
         last = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES_SHOWN:]

@@ -27,8 +27,6 @@ RICH_CALLS: Final = 60
 CALLS_BETWEEN: Final = 150
 STREAMS: Final = 12
 LANES: Final = 8
-BROKEN_MAX: Final = 2 * LANES
-"""Those that it had, and as many that tried to reach it at once before Envoy left it alone."""
 
 WAIT_SECONDS: Final = 30.0
 
@@ -149,9 +147,9 @@ class ReplicasPlay:
         return await self._backstage.decisions(replica.admin) > 0
 
     def _unexplained_breaks(self, broken: Sequence[Record], back_at: float) -> list[str]:
-        """Attempts may fail that are at the replica when it dies, or before Envoy leaves it alone.
+        """Attempts may fail that are at the replica when it dies, or when Envoy tries it again.
 
-        That tries it again each time when it has left it alone for a while.
+        Envoy leaves it alone at the first, for some seconds each time.
         """
         times = 1 + int((back_at - self._died_at) // EJECTION_SECONDS)
         problems = [
@@ -159,7 +157,7 @@ class ReplicasPlay:
             for record in broken
             if not record.details.startswith("ext_proc_error") or record.started > back_at
         ]
-        if len(broken) > times * BROKEN_MAX:
+        if len(broken) > times * LANES:
             problems.append(f"{len(broken)} attempts broke, of {LANES} at a time")
         return problems
 

@@ -10,7 +10,7 @@ import yaml
 
 from extproc.demo import mesh_steps, stage
 from extproc.demo.attachment import ISTIO, Wiring
-from extproc.demo.process import Child
+from extproc.demo.process import START_SECONDS, Child
 from extproc.demo.valkey import Valkey, wait_until_ready
 
 EJECTION_SECONDS: Final = 3
@@ -61,13 +61,13 @@ class Replica:
             stage.starting(self._settings, directory=self._directory, port=self.port)
         )
 
-    def wait_until_ready(self, running: Child) -> None:
+    def wait_until_ready(self, running: Child, *, seconds: float = START_SECONDS) -> None:
         """Wait until it serves.
 
         Raises:
             StartError: it ended, or took too long.
         """
-        self.port = stage.port_of(running)
+        self.port = stage.port_of(running, seconds=seconds)
         self.admin = stage.admin_url(running)
         self._process = running.process
 
@@ -127,7 +127,7 @@ def running(settings: Path, *, count: int, directory: Path) -> Iterator[Replicas
         for each in members:
             stack.callback(each.close)
         for each, launched in [(each, each.launch()) for each in members]:
-            each.wait_until_ready(launched)
+            each.wait_until_ready(launched, seconds=START_SECONDS * count)
         yield Replicas(valkey, members)
 
 

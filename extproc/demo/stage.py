@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from extproc.demo.adapters import READY
-from extproc.demo.process import Child, child
+from extproc.demo.process import START_SECONDS, Child, child
 
 SERVE: Final = ("-m", "extproc", "serve")
 _SERVICE_READY: Final = "listening on "
@@ -39,9 +39,13 @@ def starting(settings: Path, *, directory: Path, port: int) -> Iterator[Child]:
         yield running
 
 
-def port_of(running: Child) -> int:
-    """Where a service listens, once it does."""
-    return int(running.wait_for_line(_SERVICE_READY).rpartition(":")[2])
+def port_of(running: Child, *, seconds: float = START_SECONDS) -> int:
+    """Where a service listens, once it does.
+
+    Raises:
+        StartError: it ended, or did not get ready within `seconds`.
+    """
+    return int(running.wait_for_line(_SERVICE_READY, seconds=seconds).rpartition(":")[2])
 
 
 def admin_url(running: Child) -> str:
