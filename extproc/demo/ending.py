@@ -49,6 +49,10 @@ def _hops(figures: Figures, table: Table) -> Table:
     _columns(table, ["hop"], "requests", "p50 ms", "p95 ms")
     table.add_column("p50", no_wrap=True)
     table.caption = "a model's p95 is that of its streams, which last as long as they are written"
+    if figures.replicas > 1:
+        table.caption += (
+            "\nseen before one replica was killed; of what they say, that of the middle one"
+        )
     table.caption_justify = "left"
     slowest = figures.slowest()
     for hop in sorted(figures.hops, key=lambda hop: -(hop.p50_ms or 0.0)):

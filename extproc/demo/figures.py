@@ -67,6 +67,8 @@ class Figures(NamedTuple):
     served: Sequence[Served]
     expired: int = 0
     """Reservations that nobody settled: of calls whose replica died as it decided them."""
+    replicas: int = 1
+    """How many were asked."""
 
     def served_tokens(self) -> Mapping[str, int]:
         """What the models say they served, by tenant."""
@@ -139,6 +141,7 @@ def figures_of(books: Any, told: Sequence[Any]) -> Figures:  # noqa: ANN401  # J
         hops=[_hop(name, list(of)) for name, of in _by_name(hops)],
         served=[Served(**row) for row in books],
         expired=sum(one_replica["ledger"]["reservations_expired"] for one_replica in told),
+        replicas=len(told),
     )
 
 

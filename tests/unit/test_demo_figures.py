@@ -110,6 +110,7 @@ def test_of_several_replicas_the_middle_one_is_told_by_its_requests() -> None:
         [Hop("cache", 17, 100, 100)],
         [],
         expired=3,
+        replicas=3,
     )
     assert len(figures_of([], [replica(5, 1, 1.0), replica(6, 1, 1.0)]).standings) == 2
 
