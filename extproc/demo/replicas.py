@@ -17,6 +17,7 @@ EJECTION_SECONDS: Final = 3
 """So long a replica that can't be reached is left alone here; 15 s as it is shipped."""
 
 TRAFFIC: Final = ISTIO / "base-replicated" / "traffic.yaml"
+_TOO_LATE: Final = "the store of budgets is away: no answer within"
 _ADDED: Final = Path(__file__).parent / "replicated.yaml"
 
 
@@ -70,6 +71,10 @@ class Replica:
         self.port = stage.port_of(running, seconds=seconds)
         self.admin = stage.admin_url(running)
         self._process = running.process
+
+    def waits_in_vain(self) -> int:
+        """How often it says that Valkey took too long, since it was started last."""
+        return (self._directory / "service.log").read_text(errors="replace").count(_TOO_LATE)
 
     def kill(self) -> None:
         """End it at once, with whatever it had not told anybody."""

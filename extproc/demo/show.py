@@ -78,6 +78,8 @@ def run(*, keep: bool, plain: bool, replicas: int) -> int:
             _retell(console, board)
         open_numbers(console, figures, plain=is_plain)
         _summarise(console, board, requests=len(log.records))
+        if board.problems and town.replicas is not None:
+            _explain(console, town.replicas)
         if keep:
             say_what_to_try(console, town.gateway.url, town.admins(), town.keys)
             with contextlib.suppress(KeyboardInterrupt):
@@ -202,3 +204,13 @@ def _summarise(console: Console, board: Board, *, requests: int) -> None:
     count = len(board.verdicts)
     end = f"{count - failed} of {count} steps as expected, {requests} requests"
     console.print(Text(end, style="bold red" if failed else "bold green"))
+
+
+def _explain(console: Console, replicas: Replicas) -> None:
+    times = sum(each.waits_in_vain() for each in replicas.members)
+    if times:
+        text = (
+            f"{times} times Valkey took longer than 50 ms, as on a busy machine: then a replica"
+            " lets in its share of what was left (docs/operations.md, Several replicas)"
+        )
+        console.print(Text(text, style="yellow"), soft_wrap=True)
