@@ -2,17 +2,22 @@
 
     python -m bench.ledgers
 
-Then how many commands a Valkey gets for 1,000 requests, each reserved and settled, at some requests
-a second of so many tenants. All in one process and one Valkey on this machine.
+Then how many scripts are called and how many commands a Valkey gets for 1,000 requests, each
+reserved and settled, at some requests a second of so many tenants; what tenants cost that are known
+and that are active (`ledger_scale`); and all of it once more as a line of JSON. All in one process
+and one Valkey on this machine, in less than three minutes where that has a core for itself.
 """
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from statistics import median
 from typing import Final
 
+from bench import ledger_scale
 from extproc.ledger.lease_messages import Rules
 from extproc.ledger.memory import MemoryLedger
 from extproc.ledger.port import OpenLedger
@@ -74,8 +79,14 @@ async def warm(ledger: ValkeyLedger) -> None:
         await asyncio.sleep(0.001)
 
 
-async def commands(ledger: ValkeyLedger, tenants: int) -> float:
-    """Calls for 1,000 requests, reserved one by one and settled in batches."""
+def processed(server: valkeys.Server) -> int:
+    """How many commands the server has carried out, those of its scripts among them."""
+    with server.client as client:
+        return int(client.info("stats")["total_commands_processed"])
+
+
+async def calls(ledger: ValkeyLedger, tenants: int) -> float:
+    """Scripts called for 1,000 requests, reserved one by one and settled in batches."""
     before = ledger.calls
     count = int(PER_SECOND * SECONDS)
     began = time.perf_counter()
@@ -97,28 +108,60 @@ async def commands(ledger: ValkeyLedger, tenants: int) -> float:
     return 1000 * (ledger.calls - before) / count
 
 
+async def reservations(server: valkeys.Server) -> dict[str, float]:
+    """Microseconds of one reservation of three budgets, by what decides it."""
+    found = {"memory": await each(MemoryLedger(clock, 600.0), "m", pause=0)}
+    async with shared(server.url, Rules()) as ledger:
+        await warm(ledger)
+        found["lease"] = await each(ledger, "l", pause=0.01)
+    server.flush()
+    async with shared(server.url, None) as ledger:
+        found["script"] = await each(ledger, "q", pause=0)
+    for what, about in (
+        ("memory", "memory"),
+        ("lease", "from a lease"),
+        ("script", "one script each"),
+    ):
+        print(f"reserve, three budgets: {about:18s} {found[what]:8.1f} us", flush=True)
+    return {name: round(microseconds, 1) for name, microseconds in found.items()}
+
+
+async def loads(server: valkeys.Server) -> list[dict[str, float]]:
+    """Calls and commands for 1,000 requests of so many tenants, with leases and without."""
+    rows = []
+    for tenants in (1, 10, 100):
+        row: dict[str, float] = {"tenants": tenants}
+        for way, leases in (("leases", Rules()), ("scripts", None)):
+            server.flush()
+            before = processed(server)
+            async with shared(server.url, leases) as ledger:
+                row[f"calls_with_{way}"] = round(await calls(ledger, tenants))
+            done = 1000 * (processed(server) - before) / (PER_SECOND * SECONDS)
+            row[f"commands_with_{way}"] = round(done)
+        rows.append(row)
+        print(
+            f"for 1,000 requests, {tenants:3} tenants: {row['calls_with_leases']:6.0f} calls and"
+            f" {row['commands_with_leases']:6.0f} commands with leases,"
+            f" {row['calls_with_scripts']:6.0f} and {row['commands_with_scripts']:6.0f} without",
+            flush=True,
+        )
+    return rows
+
+
 async def main() -> None:
-    memory = await each(MemoryLedger(clock, 600.0), "m", pause=0)
-    print(f"reserve, three budgets: memory             {memory:8.1f} us")
     with valkeys.running() as server:
-        async with shared(server.url, Rules()) as ledger:
-            await warm(ledger)
-            leased = await each(ledger, "l", pause=0.01)
-            print(f"                        from a lease       {leased:8.1f} us")
+        found: dict[str, object] = {
+            "reserve_us": await reservations(server),
+            "per_1000_requests": await loads(server),
+        }
         server.flush()
-        async with shared(server.url, None) as ledger:
-            asked = await each(ledger, "q", pause=0)
-            print(f"                        one script each    {asked:8.1f} us")
-        for tenants in (1, 10, 100):
-            found = []
-            for leases in (Rules(), None):
-                server.flush()
-                async with shared(server.url, leases) as ledger:
-                    found.append(await commands(ledger, tenants))
-            print(
-                f"calls per 1,000 requests, {tenants:3} tenants: "
-                f"{found[0]:6.0f} with leases, {found[1]:6.0f} without"
-            )
+        opened = partial(shared, server.url, Rules())
+        found["active"] = active = await ledger_scale.active(opened, server, CLAIMS)
+        print(f"active tenants: {active}", flush=True)
+        server.flush()
+        found["known"] = known = ledger_scale.known(server.url)
+        print(f"known tenants: {known}", flush=True)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def _serve(options: argparse.Namespace) -> int:
         return EXIT_WRONG_INPUT
     from extproc.app import serve, with_port  # noqa: PLC0415  # `check` must not wait for gRPC to load
     from extproc.cli_workers import run as run_workers  # noqa: PLC0415  # as above
-    from extproc.config.digests import Recorder  # noqa: PLC0415  # as above
+    from extproc.config.reading import read_first  # noqa: PLC0415  # as above
     from extproc.selftest import SelfTestError  # noqa: PLC0415  # as above
     from extproc.server.reloading import Source  # noqa: PLC0415  # as above
     from extproc.workers.worker import work  # noqa: PLC0415  # as above
@@ -149,9 +149,8 @@ def _serve(options: argparse.Namespace) -> int:
         print(f"{TRANSPORT_VARIABLE}: expected one of {', '.join(TRANSPORTS)}", file=sys.stderr)
         return EXIT_WRONG_INPUT
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    recorder = Recorder()
-    loaded = load_file(options.settings, read=recorder.read)
-    source = Source(options.settings, recorder.digests, loaded.settings)
+    loaded, digests = read_first(options.settings)
+    source = Source(options.settings, digests, loaded.settings)
     if options.port is not None:
         loaded = with_port(loaded, options.port)
     try:

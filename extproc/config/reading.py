@@ -7,6 +7,7 @@ with its length, four bytes, the largest first.
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import subprocess
@@ -37,6 +38,9 @@ NICE: Final = 10
 """Decisions come first where both want the same core."""
 
 LENGTH_BYTES: Final = 4
+
+READ_HERE_BYTES_MAX: Final = 1 << 20
+"""Of a first file. Reading a larger one here leaves holes in memory for good: 2 KB a tenant."""
 
 Value = TypeVar("Value")
 
@@ -72,14 +76,14 @@ _TENANTS: Final = msgspec.msgpack.Decoder(list[tuple[str, Tenant]])
 _KEYS: Final = msgspec.msgpack.Decoder(list[tuple[str, str]])
 
 
-async def read_apart(path: Path, known: Mapping[str, Tenant]) -> Read:
+async def read_apart(path: Path, known: Mapping[str, Tenant], *, nice: int = NICE) -> Read:
     """Read the settings file at `path` in another process.
 
     A tenant that is the same as in `known` is that one: what didn't change takes no memory.
     """
     try:
         async with asyncio.timeout(READ_SECONDS_MAX):
-            return await _read_apart(path, known)
+            return await _read_apart(path, known, nice)
     except TimeoutError:
         message = f"the process that reads it took longer than {READ_SECONDS_MAX:g} s"
     except OSError as error:
@@ -89,8 +93,24 @@ async def read_apart(path: Path, known: Mapping[str, Tenant]) -> Read:
     return Read({}, None, (Problem(str(path), message),))
 
 
-async def _read_apart(path: Path, known: Mapping[str, Tenant]) -> Read:
-    child = await asyncio.to_thread(_start, path)
+def read_first(path: Path) -> tuple[Loaded, Mapping[Path, bytes]]:
+    """Read the settings file at `path`, before there is a loop; and the digests of what was read.
+
+    Raises:
+        ConfigError: the settings are wrong, or can't be read; it holds the problems.
+    """
+    with contextlib.suppress(OSError):
+        if path.stat().st_size > READ_HERE_BYTES_MAX:
+            read = asyncio.run(read_apart(path, {}, nice=0))
+            if read.loaded is None:
+                raise ConfigError(read.problems)
+            return read.loaded, read.digests
+    recorder = Recorder()
+    return load_file(path, read=recorder.read), recorder.digests
+
+
+async def _read_apart(path: Path, known: Mapping[str, Tenant], nice: int) -> Read:
+    child = await asyncio.to_thread(_start, path, nice)
     try:
         frames = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(frames)
@@ -107,14 +127,14 @@ async def _read_apart(path: Path, known: Mapping[str, Tenant]) -> Read:
         await asyncio.shield(asyncio.to_thread(child.wait))
 
 
-def _start(path: Path) -> "subprocess.Popen[bytes]":
+def _start(path: Path, nice: int) -> "subprocess.Popen[bytes]":
     """Start the child.
 
     Not by asyncio: uvloop forks, and gRPC's threads make the child crash now and then before it
     gets to its program. CPython asks for vfork, which runs nothing of gRPC's in between.
     """
     return subprocess.Popen(  # noqa: S603  # our own program
-        [sys.executable, "-P", "-m", "extproc.config.reading", path],
+        [sys.executable, "-P", "-m", "extproc.config.reading", path, str(nice)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,  # a traceback may quote a key
@@ -132,16 +152,30 @@ async def _take(frames: asyncio.StreamReader, known: Mapping[str, Tenant]) -> Re
             problems.append(Problem("$", f"and {found.problems_left_out} problems more"))
         return Read(digests, None, tuple(problems))
     tenants: dict[str, Tenant] = {}
+    common: dict[object, object] = {}
     while len(tenants) < found.tenants:
         for name, tenant in _TENANTS.decode(await _next(frames)):
             old = known.get(name)
-            tenants[name] = old if old == tenant else tenant
+            if old == tenant:
+                tenants[name] = old
+            else:
+                share(tenant, common)
+                tenants[name] = tenant
         _keep_untraced()
     keys: dict[str, str] = {}
     while len(keys) < found.keys:
         keys.update(_KEYS.decode(await _next(frames)))
     settings = msgspec.structs.replace(found.settings, tenants=tenants)
     return Read(digests, Loaded(settings, keys))
+
+
+def share(tenant: Tenant, common: dict[object, object]) -> None:
+    """Let what tenants have in common be one object: their plans, names and windows of budgets."""
+    put = msgspec.structs.force_setattr  # nobody else has seen it yet
+    put(tenant, "plan", common.setdefault(tenant.plan, tenant.plan))
+    for budget in tenant.budgets:
+        put(budget, "id", common.setdefault(budget.id, budget.id))
+        put(budget, "window", common.setdefault(budget.window, budget.window))
 
 
 def _keep_untraced() -> None:
@@ -195,6 +229,6 @@ def _write(out: BinaryIO, value: object) -> None:
 
 
 if __name__ == "__main__":
-    os.nice(NICE)
+    os.nice(int(sys.argv[2]))
     gc.disable()  # nothing of what is read is garbage
     write(Path(sys.argv[1]), sys.stdout.buffer)

@@ -10,7 +10,14 @@ import pytest
 
 from extproc.config import reading
 from extproc.config.loader import ConfigError, load_file
-from extproc.config.reading import ENTRIES_PER_FRAME, PROBLEMS_MAX, Read, read_apart, write
+from extproc.config.reading import (
+    ENTRIES_PER_FRAME,
+    PROBLEMS_MAX,
+    Read,
+    read_apart,
+    read_first,
+    write,
+)
 from extproc.policy.tenants import Tenant
 from tests.scenarios.table import SETTINGS
 from tests.unit.config_good import FILES, GOOD, HASH, spoiled, text_of
@@ -152,3 +159,26 @@ def test_no_child_outlives_whoever_gave_up_on_it(
 
     with pytest.raises(ProcessLookupError):
         os.kill(asyncio.run(give_up()), 0)
+
+
+@pytest.mark.parametrize("largest", [0, 1 << 20], ids=["apart", "here"])
+def test_a_first_file_is_the_same_wherever_it_is_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    monkeypatch.setattr(reading, "READ_HERE_BYTES_MAX", largest)
+    expected = read(path)
+
+    assert read_first(path) == (expected.loaded, expected.digests)
+
+    path.write_text("version: 2")
+    with pytest.raises(ConfigError) as refused:
+        read_first(path)
+    assert refused.value.problems == read(path).problems
+
+
+def test_tenants_have_what_is_equal_in_common(path: Path) -> None:
+    loaded = read(path).loaded
+    assert loaded is not None
+    plans = [tenant.plan for tenant in loaded.settings.tenants.values()]
+
+    assert len(set(map(id, plans))) == len(set(plans)) < len(plans)
