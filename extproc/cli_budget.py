@@ -10,18 +10,19 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from extproc.bookkeeping.invoices import read_invoice
-from extproc.bookkeeping.ledgers import opened
+from extproc.bookkeeping.ledgers import opened, opened_as_set
 from extproc.bookkeeping.lines import BooksError, check_files, read_lines
 from extproc.bookkeeping.reconcile import compare, read_books
-from extproc.bookkeeping.replay import Report, replay
+from extproc.bookkeeping.replay import SHARED_BATCH, Report, replay
 from extproc.bookkeeping.seen import nothing_seen
 from extproc.bookkeeping.texts import comparison_text, replay_text
 from extproc.cli_budget_api import add_commands as add_api_commands
+from extproc.config.loader import load_file
 from extproc.ledger.port import LedgerError
 
 EXIT_NOT_ALL: Final = 1
@@ -43,7 +44,11 @@ def add_commands(commands: Any) -> None:  # noqa: ANN401  # argparse's type for 
     replaying.add_argument(
         "files", type=Path, nargs="+", metavar="FILE", help="audit lines; .gz too"
     )
-    replaying.add_argument("--ledger", type=Path, required=True, metavar="PATH", help="SQLite file")
+    which = replaying.add_mutually_exclusive_group(required=True)
+    which.add_argument("--ledger", type=Path, metavar="PATH", help="SQLite file")
+    which.add_argument(
+        "--settings", type=Path, metavar="FILE", help="settings that name the ledger, as in Valkey"
+    )
     replaying.add_argument(
         "--dry-run", action="store_true", help="say what would be done, and change nothing"
     )
@@ -115,7 +120,7 @@ def _replay(options: argparse.Namespace) -> int:
 
 def _run_replay(options: argparse.Namespace) -> int:
     check_files(options.files)
-    report = asyncio.run(_replayed(options.files, options.ledger, is_dry=options.dry_run))
+    report = asyncio.run(_replayed(options))
     if options.json:
         print(json.dumps({"dry_run": options.dry_run, **report.as_dict()}, indent=2))
     else:
@@ -123,9 +128,14 @@ def _run_replay(options: argparse.Namespace) -> int:
     return 0 if report.is_whole else EXIT_NOT_ALL
 
 
-async def _replayed(files: Sequence[Path], ledger: Path, *, is_dry: bool) -> Report:
-    async with opened(ledger, _clock, is_dry=is_dry) as books:
-        return await replay(books, read_lines(files), progress=_progress)
+async def _replayed(options: argparse.Namespace) -> Report:
+    lines, is_dry = read_lines(options.files), options.dry_run
+    if options.settings is None:
+        async with opened(options.ledger, _clock, is_dry=is_dry) as books:
+            return await replay(books, lines, progress=_progress)
+    loaded = load_file(options.settings)
+    async with opened_as_set(loaded, _clock, is_dry=is_dry) as books:
+        return await replay(books, lines, batch_max=SHARED_BATCH, progress=_progress)
 
 
 def _reconcile(options: argparse.Namespace) -> int:

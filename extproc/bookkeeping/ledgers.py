@@ -1,4 +1,4 @@
-"""The ledger that a replay charges: the file itself, or a copy of it where nothing may change."""
+"""The ledger that a replay charges: a file, a copy of it where nothing may change, or a server."""
 
 import sqlite3
 import tempfile
@@ -7,9 +7,11 @@ from contextlib import asynccontextmanager, closing, nullcontext
 from pathlib import Path
 from typing import Final
 
+from extproc.config.loader import Loaded
 from extproc.ledger.bounds import Bounds, Pace
 from extproc.ledger.port import LedgerError, OpenLedger
 from extproc.ledger.sqlite import SqliteLedger
+from extproc.ledgers import ledger_of
 
 _NEVER_SECONDS: Final = 1e9
 
@@ -39,6 +41,32 @@ async def opened(
             place, clock, _UNUSED_SECONDS, bounds=_BOUNDS, pace=STILL
         ) as ledger:
             yield ledger
+
+
+@asynccontextmanager
+async def opened_as_set(
+    loaded: Loaded, clock: Callable[[], float], *, is_dry: bool
+) -> AsyncIterator[OpenLedger]:
+    """Open the ledger that the settings name. One in a server may be in use meanwhile.
+
+    Raises:
+        LedgerError: it can't be opened, keeps nothing, or is dry and in a server.
+    """
+    wanted = loaded.settings.ledger
+    if wanted.kind == "memory":
+        msg = "the settings' ledger is in the memory of its process: nobody else can charge it"
+        raise LedgerError(msg)
+    if wanted.kind == "sqlite":
+        async with opened(Path(wanted.path), clock, is_dry=is_dry) as file:
+            yield file
+        return
+    if is_dry:
+        msg = "a server can't be copied: --dry-run needs a ledger that is a file"
+        raise LedgerError(msg)
+    async with ledger_of(loaded, clock) as shared:
+        if shared.health():
+            raise LedgerError(shared.health())
+        yield shared
 
 
 def _copied(path: Path, folder: Path) -> Path:

@@ -17,6 +17,9 @@ from extproc.policy.budgets import Settled, Settlement
 BATCH: Final = 5000
 """Settlements given to the ledger at once: each batch is one write that is synced."""
 
+SHARED_BATCH: Final = 200
+"""The same where a service decides meanwhile: no call of it waits long behind one batch."""
+
 CLOCK_SKEW_SECONDS: Final = 60.0
 """By how much Envoy's clock, which is in the lines, and the ledger's may differ."""
 
@@ -129,15 +132,19 @@ async def replay(
     ledger: OpenLedger,
     lines: Iterable[AuditLine | Broken],
     *,
+    batch_max: int = BATCH,
     progress: Callable[[int], object] = int,
 ) -> Report:
-    """Charge the lines that `ledger` does not know. Nobody else may settle meanwhile.
+    """Charge the lines that `ledger` does not know.
 
-    `progress` is told the number of lines, now and then.
+    Nobody else may settle in a ledger that is a file meanwhile. `progress` is told the number of
+    lines, now and then.
     """
     report = Report()
-    report.remembers_since = ledger.remembers_since()
-    for batch in _batches(_chargeable(lines, report, progress)):
+    met: set[str] = set()
+    for cases in _batches(_chargeable(lines, report, progress), batch_max):
+        report.remembers_since = await _remembers_since(ledger, cases, met)
+        batch = list(_young(cases, report))
         for case, taken in zip(batch, await _settle(ledger, batch), strict=True):
             report.note(case.line, _OUTCOMES[taken])
             if taken == "unavailable":
@@ -160,8 +167,7 @@ _OUTCOMES: Final[dict[Settled | None, What]] = {
 def _chargeable(
     lines: Iterable[AuditLine | Broken], report: Report, progress: Callable[[int], object]
 ) -> Iterator[_Case]:
-    """Those that are about a reservation, and young enough to be told from one that was charged."""
-    known_from = report.remembers_since and report.remembers_since + CLOCK_SKEW_SECONDS
+    """Those that are about a reservation."""
     for number, line in enumerate(lines, 1):
         if number % PROGRESS_LINES == 0:
             progress(number)
@@ -170,12 +176,29 @@ def _chargeable(
             continue
         report.lines += 1
         settlement = line.settlement()
-        if settlement is None:
-            continue
-        if line.ended < known_from:
-            report.note(line, "too_old")
-            continue
-        yield _Case(line, settlement)
+        if settlement is not None:
+            yield _Case(line, settlement)
+
+
+async def _remembers_since(ledger: OpenLedger, cases: list[_Case], met: set[str]) -> float:
+    """Since when the ledger knows all; one in a server says so of each tenant that it is asked of.
+
+    `met` are those that it was asked of, and become more.
+    """
+    for tenant in {case.line.tenant for case in cases} - met:
+        await ledger.standing(tenant, ())
+        met.add(tenant)
+    return ledger.remembers_since()
+
+
+def _young(cases: list[_Case], report: Report) -> Iterator[_Case]:
+    """Those young enough to be told from one that was charged."""
+    known_from = report.remembers_since and report.remembers_since + CLOCK_SKEW_SECONDS
+    for case in cases:
+        if case.line.ended < known_from:
+            report.note(case.line, "too_old")
+        else:
+            yield case
 
 
 async def _settle(ledger: OpenLedger, batch: list[_Case]) -> tuple[Settled | None, ...]:
@@ -192,6 +215,6 @@ async def _settle(ledger: OpenLedger, batch: list[_Case]) -> tuple[Settled | Non
         return tuple(answers)
 
 
-def _batches(items: Iterator[T]) -> Iterator[list[T]]:
-    while batch := list(islice(items, BATCH)):
+def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while batch := list(islice(items, size)):
         yield batch
