@@ -11,7 +11,7 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,7 @@ from chaos.disruptions import drawn
 from chaos.findings import Findings
 from chaos.old_way import old_way
 from chaos.ordeal import Plan, Report, Scene, undergo
+from chaos.replicated import replicated
 from chaos.stand import Models, OverdueError, Service, models, proxy, settings_in
 from chaos.traffic import calls
 from extproc.demo.process import StartError
@@ -32,6 +33,7 @@ CLIENTS: Final = 32
 TIMES_EACH: Final = 10
 RESERVATION_SECONDS: Final = 20
 
+Part = Callable[..., Coroutine[None, None, dict[str, int]]]
 Case = Callable[[Path, Models, Say], Awaitable[Numbers]]
 CASES: Final[dict[str, Case]] = {
     "unacknowledged": cases.unacknowledged,
@@ -55,18 +57,30 @@ async def main_ordeal(folder: Path, mocks: Models, say: Say, *, seed: int) -> Re
             return await undergo(plan, calls(seed), Scene(service, envoy, mocks, say))
 
 
-async def run(folder: Path, say: Say, *, seed: int) -> dict[str, int]:
-    """Do all of it; what came of it, by name."""
+async def one_service(folder: Path, say: Say, *, seed: int) -> dict[str, int]:
+    """One service with its file; what came of it, by name."""
     with models(folder / "models") as mocks:
         report = await main_ordeal(folder / "ordeal", mocks, say, seed=seed)
         for difference in report.findings.differences:
             say("DIFFERENCE " + difference)
-        numbers = {"seed": seed, **_told(report, report.findings)}
+        numbers = _told(report, report.findings)
         for name, case in CASES.items():
             found = await case(folder / name, mocks, say)
             numbers |= {f"{name}_{key}": value for key, value in found.items()}
         found = await old_way(folder / "old-way", mocks, say, seed=seed)
         return numbers | {f"old_way_{key}": value for key, value in found.items()}
+
+
+async def many_replicas(folder: Path, say: Say, *, seed: int) -> dict[str, int]:
+    """Replicas and the store they share; the same."""
+    with models(folder / "models") as mocks:
+        report = await replicated(folder / "replicated", mocks, say, seed=seed)
+    for difference in report.differences:
+        say("DIFFERENCE " + difference)
+    return {f"replicated_{key}": value for key, value in report.numbers.items()}
+
+
+PARTS: Final[dict[str, Part]] = {"service": one_service, "replicas": many_replicas}
 
 
 def _told(report: Report, findings: Findings) -> dict[str, int]:
@@ -94,6 +108,8 @@ def problems(numbers: dict[str, int]) -> list[str]:
         for name, number in numbers.items()
         if number and name.endswith(bad) and not name.startswith("old_way")
     ]
+    if "unacknowledged_kills" not in numbers:
+        return found
     if numbers["unacknowledged_kills"] != cases.KILLS:
         found.append("unacknowledged_kills")
     if not numbers["forgotten_charged_right"]:
@@ -109,18 +125,22 @@ def main() -> int:
     """Run it; 0 if all is well."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(3)))
-    seed = parser.parse_args().seed
+    parser.add_argument("--only", choices=PARTS, action="append", help="a part of it")
+    options = parser.parse_args()
+    seed, parts = options.seed, options.only or list(PARTS)
     began = time.monotonic()
 
     def say(what: str) -> None:
         print(f"{time.monotonic() - began:6.1f} s  {what}", flush=True)
 
     say(f"seed {seed}")
+    numbers = {"seed": seed}
     try:
-        with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-            numbers = asyncio.run(
-                asyncio.wait_for(run(Path(folder), say, seed=seed), SECONDS_MAX),
-            )
+        for part in parts:
+            left = SECONDS_MAX - (time.monotonic() - began)
+            with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+                work = PARTS[part](Path(folder), say, seed=seed)
+                numbers |= asyncio.run(asyncio.wait_for(work, left))
     except (StartError, OverdueError, TimeoutError) as error:
         print(json.dumps({"seed": seed, "error": repr(error)}), flush=True)
         return 1

@@ -1,7 +1,7 @@
 """Changes to the demo's Envoy, for records that go another way than decisions."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from extproc.demo.attachment import Tree
@@ -22,6 +22,34 @@ def records_to(port: int, *, flush_interval: str | None = None) -> Callable[[Tre
         common["grpc_service"]["envoy_grpc"] = {"cluster_name": RECORDS}
         if flush_interval is not None:
             common["buffer_flush_interval"] = flush_interval
+        return config
+
+    return edit
+
+
+def served_by(ports: Sequence[int]) -> Callable[[Tree], Tree]:
+    """Let replicas at these ports decide and settle; one that can't be reached is left alone."""
+
+    def edit(config: Tree) -> Tree:
+        clusters = config["static_resources"]["clusters"]
+        (service,) = (each for each in clusters if each["name"] == SERVICE_CLUSTER)
+        (locality,) = service["load_assignment"]["endpoints"]
+        (endpoint,) = locality["lb_endpoints"]
+        locality["lb_endpoints"] = [copy.deepcopy(endpoint) for _ in ports]
+        for each, port in zip(locality["lb_endpoints"], ports, strict=True):
+            each["endpoint"]["address"]["socket_address"]["port_value"] = port
+        service["lb_policy"] = "LEAST_REQUEST"
+        # As the replicated overlay has it, but that a replica that was restarted has its turn soon.
+        service["outlier_detection"] = {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 3,
+            "enforcing_consecutive_local_origin_failure": 100,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_consecutive_gateway_failure": 0,
+            "interval": "1s",
+            "base_ejection_time": "1s",
+            "max_ejection_percent": 50,
+        }
         return config
 
     return edit

@@ -15,10 +15,14 @@ AWAY_SECONDS: Final = 0.25
 class Load:
     """What is sent, and what came of it."""
 
-    def __init__(self, port: int, calls: Iterator[Call], *, clients: int) -> None:
+    def __init__(
+        self, port: int, calls: Iterator[Call], *, clients: int, pause_seconds: float = 0.0
+    ) -> None:
+        """`pause_seconds`: so long each client rests after a call."""
         self._port = port
         self._calls = calls
         self._clients = clients
+        self._pause_seconds = pause_seconds
         self._is_ended = False
         self.endings: list[Ending] = []
 
@@ -55,8 +59,7 @@ class Load:
                     self.end()
                     return
                 self.endings.append(ending)
-                if is_away(ending):
-                    await asyncio.sleep(AWAY_SECONDS)
+                await asyncio.sleep(AWAY_SECONDS if is_away(ending) else self._pause_seconds)
 
 
 def is_away(ending: Ending) -> bool:

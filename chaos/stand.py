@@ -94,10 +94,11 @@ class Service:
         self._child: Child | None = None
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator["Service"]:
-        """Have it run until the block ends."""
+    async def running(self, *, is_begun: bool = False) -> AsyncIterator["Service"]:
+        """Have it run until the block ends; `is_begun`: it was started already."""
         try:
-            await self.start()
+            if not is_begun:
+                await self.start()
             yield self
         finally:
             await asyncio.to_thread(self._stack.close)
@@ -113,6 +114,16 @@ class Service:
         self._child = running
         address = await asyncio.to_thread(running.wait_for_line, _READY)
         self.port = int(address.rpartition(":")[2])
+
+    def admin(self, path: str) -> str:
+        """What its admin says."""
+        if self._child is None:
+            msg = "it does not run"
+            raise AssertionError(msg)
+        url = stage.admin_url(self._child) + path
+        with urllib.request.urlopen(url, timeout=DEADLINE_SECONDS) as response:
+            told: str = response.read().decode()
+        return told
 
     async def kill(self) -> None:
         """End it with SIGKILL."""
@@ -210,11 +221,18 @@ def proxy(
         yield Proxy(gateway)
 
 
-def settings_in(folder: Path, **ledger: Any) -> Path:  # noqa: ANN401  # as in YAML
+def settings_in(
+    folder: Path,
+    *,
+    edit: Callable[[Tree], Tree] = envoy.unchanged,
+    **ledger: Any,  # noqa: ANN401  # as in YAML
+) -> Path:
     """Write settings into a new folder, with a key for every tenant."""
     folder.mkdir(parents=True)
-    tree = yaml.safe_load(POLICY.read_text())
-    tree["ledger"] = {"kind": "sqlite", "path": str(folder / "ledger.db"), **ledger}
+    tree = edit(yaml.safe_load(POLICY.read_text()))
+    tree["ledger"] = ledger
+    if ledger.setdefault("kind", "sqlite") == "sqlite":
+        ledger["path"] = str(folder / "ledger.db")
     keys = {
         hashlib.sha256(f"sk-{tenant}".encode()).hexdigest(): tenant for tenant in tree["tenants"]
     }
