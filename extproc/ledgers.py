@@ -9,6 +9,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 from extproc.config.loader import Loaded
 from extproc.config.settings import LedgerSettings, Settings
+from extproc.ledger.lease_messages import keeping_of
 from extproc.ledger.memory import MemoryLedger
 from extproc.ledger.port import LedgerError, OpenLedger
 from extproc.ledger.sqlite import SqliteLedger
@@ -25,12 +26,16 @@ def empty_ledger(loaded: Loaded, clock: Callable[[], float]) -> MemoryLedger:
 
 @asynccontextmanager
 async def ledger_of(
-    loaded: Loaded, clock: Callable[[], float], *, when_away: Policy | None = None
+    loaded: Loaded,
+    clock: Callable[[], float],
+    *,
+    when_away: Policy | None = None,
+    is_replay: bool = False,
 ) -> AsyncIterator[OpenLedger]:
     """The ledger that the settings ask for, open until the block ends.
 
     `when_away` says by tenant what becomes of requests while a server is away; without it the
-    settings do.
+    settings do. `is_replay`: whoever opens it settles what was settled before.
 
     Raises:
         LedgerError: it can't be opened.
@@ -53,6 +58,7 @@ async def ledger_of(
                 when_unavailable=when_away or partial(when_unavailable, loaded.settings),
                 replicas_min=wanted.replicas,
                 is_cluster=wanted.cluster,
+                keeping=keeping_of(wanted.reservation_seconds)._replace(is_replay=is_replay),
             ) as shared:
                 yield shared
 

@@ -63,7 +63,7 @@ async def opened_as_set(
     if is_dry:
         msg = "a server can't be copied: --dry-run needs a ledger that is a file"
         raise LedgerError(msg)
-    async with ledger_of(loaded, clock) as shared:
+    async with ledger_of(loaded, clock, is_replay=True) as shared:
         if shared.health():
             raise LedgerError(shared.health())
         yield shared

@@ -56,6 +56,8 @@ class Book:
         self.lost: Sequence[Seen] = ()
         """What the store was found to lack; whoever tells it empties this."""
         self.used_at = 0.0
+        self.quiet_until = 0.0
+        """Before then the store is told, but decides nothing: others have yet to tell it."""
         self._replica = replica
         self._keeping = keeping
         self._rules = rules or NO_LEASES
@@ -100,7 +102,7 @@ class Book:
     def seconds_to_question(self, at: Instant) -> float | None:
         """How long until a question is to be put; None if there is none."""
         retries = [question.retry_at for question in self._questions]
-        return min(retries) - at.steady if retries else None
+        return max(self.quiet_until, min(retries)) - at.steady if retries else None
 
     def drop_leases(self) -> None:
         """Decide nothing before the store was heard: it may have forgotten what it leased."""
@@ -201,7 +203,7 @@ class Book:
         told = self._tell()
         asked = {claim.budget for question in questions for claim in question.ask.claims}
         kept = dict(self._stock.keep(asked, at.steady))
-        wants = self._stock.wants(at.steady)
+        wants = self._stock.wants(at.steady) if at.steady >= self.quiet_until else []
         drops, self._drops = self._drops[:TELLS_MAX], self._drops[TELLS_MAX:]
         self._seq += 1
         self._last_sent = at.steady
@@ -223,6 +225,7 @@ class Book:
         due: list[Question] = []
         for _ in range(len(self._questions)):
             question = self._questions.popleft()
+            question.put_off(self.quiet_until)
             if question.retry_at <= at.steady and len(due) < QUESTIONS_MAX:
                 due.append(question)
             else:

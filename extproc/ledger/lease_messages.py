@@ -14,6 +14,9 @@ from extproc.policy.windows import Span
 
 MICROSECONDS: Final = 1_000_000
 
+REMEMBERED_SECONDS: Final = 7200.0
+"""After a reservation would have expired its settlement may come again for so long."""
+
 SPANS_BESIDE: Final = 1
 """Windows named before and after the one that a replica takes for the current one: so far may
 its clock be wrong before it must ask for the time."""
@@ -32,6 +35,13 @@ class Keeping(NamedTuple):
     accounts_max: int = 10_000
     reservations_max: int = 100_000
     remembered_max: int = 1_000_000
+    is_replay: bool = False
+    """Whether all that is settled was settled once before, by books that are lost maybe."""
+
+
+def keeping_of(reservation_seconds: float) -> Keeping:
+    """What is kept where nothing else is said."""
+    return Keeping(reservation_seconds, reservation_seconds + REMEMBERED_SECONDS)
 
 
 class Rules(NamedTuple):
@@ -85,6 +95,11 @@ class Question:
         self.retry_at = asked_at
         self.is_kept = is_kept
         self.tries = 0
+
+    def put_off(self, until: float) -> None:
+        """Be put no sooner, and wait for others' leases from then on."""
+        self.asked_at = max(self.asked_at, until)
+        self.retry_at = max(self.retry_at, until)
 
 
 class Made(NamedTuple):
@@ -179,6 +194,7 @@ def keeping_fields(keeping: Keeping, now: float | None) -> dict[str, object]:
         "remembered_max": keeping.remembered_max,
         "accounts_max": keeping.accounts_max,
         "held_max": keeping.reservations_max,
+        "is_replay": keeping.is_replay,
     }
 
 

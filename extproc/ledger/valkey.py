@@ -11,14 +11,13 @@ What is decided, and what the store is told, is in `lease_book`; what the store 
 import asyncio
 import contextlib
 import uuid
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, Self, cast
 
 from extproc.ledger.accounts import ALWAYS
 from extproc.ledger.lease_book import Book
-from extproc.ledger.lease_messages import Keeping, Question, Rules, field_of
+from extproc.ledger.lease_messages import Keeping, Question, Rules, field_of, keeping_of
 from extproc.ledger.lease_slices import standing
 from extproc.ledger.notes import check, is_text, unavailable
 from extproc.ledger.port import NO_NOTES, Size, Standing, Sum
@@ -27,6 +26,7 @@ from extproc.ledger.valkey_batches import chunks_of, in_order
 from extproc.ledger.valkey_beats import Beats
 from extproc.ledger.valkey_clock import ServerClock
 from extproc.ledger.valkey_link import Away, Link, Patience
+from extproc.ledger.valkey_names import Names
 from extproc.ledger.valkey_notes import StoredNotes
 from extproc.ledger.valkey_shelf import Shelf, is_away
 from extproc.policy.budgets import (
@@ -40,19 +40,13 @@ from extproc.policy.budgets import (
     Unavailable,
 )
 
-REMEMBERED_SECONDS: Final = 7200.0
-"""After a reservation would have expired its settlement may come again for so long."""
-
-NAMES_MAX: Final = 500_000
-"""Names of reservations that this replica made or settled. Beyond it the oldest is forgotten:
-who asks for it anew asks the store."""
-
 ANSWER_SECONDS_MAX: Final = 5.0
 """A net: a question is answered much sooner, or the store is away."""
 
 NO_ANSWER: Final = "the store did not answer"
 LEASES: Final = Rules()
 PATIENCE: Final = Patience()
+
 
 Policy = Callable[[str], WhenUnavailable]
 """What requests of a tenant are answered while the store is away."""
@@ -76,8 +70,7 @@ class ValkeyLedger:
         self._notes = notes
         self._stopgap = stopgap
         self._policy = policy
-        self._names: OrderedDict[str, str] = OrderedDict()
-        """The tenants of reservations that were made or settled here."""
+        self._names = Names()
 
     @classmethod
     @asynccontextmanager
@@ -101,7 +94,7 @@ class ValkeyLedger:
         many are taken to share it before they were counted. In tests the clock is imposed on the
         store, which else has its own.
         """
-        keeping = keeping or Keeping(reservation_seconds, reservation_seconds + REMEMBERED_SECONDS)
+        keeping = keeping or keeping_of(reservation_seconds)
         replica = uuid.uuid4().hex
         server_clock = ServerClock(clock, is_imposed=is_clock_imposed)
         stopgap = Stopgap()
@@ -110,6 +103,7 @@ class ValkeyLedger:
         shelf = Shelf(
             link, server_clock, keeping, leases, lambda name: Book(name, replica, keeping, leases)
         )
+        shelf.quiet_seconds = patience.quiet
         shelf.sharers_min = replicas_min
         beats = Beats(replica, link, server_clock, shelf, notes, stopgap)
         link.on_back = beats.is_back
@@ -161,7 +155,7 @@ class ValkeyLedger:
             book = self._shelf.book(ask.tenant)
             answer = book.answer(ask, self._clock.now())
             if answer is not None:
-                self._remember(ask.reservation, ask.tenant)
+                self._names.add(ask.reservation, ask.tenant)
                 self._shelf.watch(book)
                 return answer
         return await self._answer(ask, known, is_kept=True)
@@ -177,15 +171,18 @@ class ValkeyLedger:
             return Unavailable("the reservation is held for something else")
         book = self._shelf.book(ask.tenant)
         is_asked = not self._link.reason
-        answer = await self._ask(book, ask, is_kept=is_kept) if is_asked else None
-        if answer is None and known is None and is_kept:
+        is_new = is_kept and known is None
+        answer = self._early(book, ask) if is_asked and is_new else None
+        if is_asked and answer is None:
+            answer = await self._ask(book, ask, is_kept=is_kept)
+        if answer is None and is_new:
             answer = self._do_without(book, ask)
             if is_asked and not isinstance(answer, Reserved):
                 self._give_back(book, ask.reservation)  # the store may have held it after all
         elif answer is None:
             answer = Unavailable(self._link.reason or NO_ANSWER)
         if is_kept and isinstance(answer, Reserved):
-            self._remember(ask.reservation, ask.tenant)
+            self._names.add(ask.reservation, ask.tenant)
         return answer
 
     async def _ask(self, book: Book, ask: Reserve, *, is_kept: bool) -> Answer | None:
@@ -209,6 +206,13 @@ class ValkeyLedger:
         finally:
             answered.cancel()  # nothing, where it has come
         return answered.result() if done and not is_away(answered.result()) else None
+
+    def _early(self, book: Book, ask: Reserve) -> Answer | None:
+        """What need not wait until others have told the store, which is back, what they let in."""
+        if self._clock.now().steady >= book.quiet_until or self._policy(ask.tenant) == "deny":
+            return None
+        answer = self._do_without(book, ask)
+        return answer if isinstance(answer, Reserved) else None
 
     def _do_without(self, book: Book, ask: Reserve) -> Answer:
         reason = self._link.reason or NO_ANSWER
@@ -253,7 +257,7 @@ class ValkeyLedger:
         for settlement, one in zip(settlements, taken, strict=True):
             if one != "unavailable":
                 book.settled(settlement.reservation)
-                self._remember(settlement.reservation, tenant)
+                self._names.add(settlement.reservation, tenant)
         return taken
 
     async def release(self, reservation: str) -> None:
@@ -270,11 +274,6 @@ class ValkeyLedger:
         self._shelf.watch(book)
         self._shelf.pump(book)
         return is_given
-
-    def _remember(self, reservation: str, tenant: str) -> None:
-        self._names[reservation] = tenant
-        if len(self._names) > NAMES_MAX:
-            self._names.popitem(last=False)
 
     async def standing(
         self, tenant: str, claims: Sequence[Claim], *, at: float | None = None

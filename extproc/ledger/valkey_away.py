@@ -18,23 +18,26 @@ class Stopgap:
     """Decisions without the store, from what was last known of it. One outage at a time.
 
     With `local_share` all replicas together let in what was left of a budget when the store went
-    away, as far as they knew: each its share of it. Of a window that began since then, each has
-    its share of the limit.
+    away, as far as they knew: each its share of it. What others have on lease is not left, since
+    they go on with that. What they did since the store was heard nobody knows here: each of them
+    is taken to have done what was done here, and to have got a lease like that here, or one more
+    request. Of a window that began since then, each has its share of the limit.
     """
 
     def __init__(self) -> None:
-        self._used_before: dict[tuple[str, str], int] = {}
+        self._before: dict[tuple[str, str], int] = {}
+        """What was not left of a budget when it was first asked for without the store."""
+        self._spent: Counter[tuple[str, str]] = Counter()
         self._ended: set[str] = set()
-        self._slots_free: dict[tuple[str, str], int] = {}
         self._made = 0
         self.answered: Counter[DecidedBy] = Counter()
         """How many answers each policy has given."""
 
     def end(self) -> None:
         """The store is back."""
-        self._used_before.clear()
+        self._before.clear()
+        self._spent.clear()
         self._ended.clear()
-        self._slots_free.clear()
         self._made = 0
 
     def decide(
@@ -63,6 +66,8 @@ class Stopgap:
         if lacking:
             return Denied(tuple(lacking))
         self._made += 1
+        for account, claim in pairs:
+            self._spent[_place(book, account, claim)] += claim.amount
         starts = book.insert(ask, at)
         balances = [account.balance(claim, at.server) for account, claim in pairs]
         return Reserved(ask.reservation, tuple(balances), starts)
@@ -75,15 +80,23 @@ class Stopgap:
         self._ended.add(reservation)
         for field, (_, start, _, amount, _) in made.fields():
             if not start:
-                place = (book.tenant, field)
-                self._slots_free[place] = self._slots_free.get(place, 0) + amount
+                self._spent[book.tenant, field] -= amount
 
     def _has_room(self, book: Book, account: Account, claim: Claim) -> bool:
-        place = (book.tenant, f"{account.begin}:{claim.budget}")
-        before = self._used_before.setdefault(place, account.used)
+        place = _place(book, account, claim)
+        before = self._before.get(place)
+        if before is None:
+            others = max(0, book.sharers - 1)
+            unheard = account.untold + account.telling
+            unheard += max(account.target, claim.amount)
+            before = account.used + account.leased + others * unheard
+            self._before[place] = before
         share = max(0, claim.limit - before) // max(1, book.sharers)
-        spent = account.used - before - self._slots_free.get(place, 0)
-        return claim.amount == 0 or spent + claim.amount <= share
+        return claim.amount == 0 or self._spent[place] + claim.amount <= share
+
+
+def _place(book: Book, account: Account, claim: Claim) -> tuple[str, str]:
+    return book.tenant, f"{account.begin}:{claim.budget}"
 
 
 def _account(book: Book, claim: Claim, at: Instant) -> Account:

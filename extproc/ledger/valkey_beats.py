@@ -51,9 +51,8 @@ class Beats:
         self._beats = 0
 
     def is_back(self) -> None:
-        """The store answers again."""
+        """The store answers again. Its stopgap goes on until others must have noticed as well."""
         self._shelf.doubt()
-        self._stopgap.end()
         self._back.set()
 
     async def tell(self, every_seconds: float) -> None:
@@ -61,6 +60,8 @@ class Beats:
         while not self._is_ending:
             await asyncio.sleep(every_seconds)
             self._shelf.tick()
+            if not self._link.reason and self._clock.now().steady >= self._shelf.quiet_until:
+                self._stopgap.end()
 
     async def come_back(self) -> None:
         """Whenever the store is back, tell it what happened meanwhile."""

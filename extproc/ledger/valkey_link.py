@@ -48,6 +48,10 @@ class Patience(NamedTuple):
     connect: float = 0.5
     probe_every: float = 0.25
 
+    quiet: float = 1.0
+    """Once the store is back it is told what happened, and decides nothing for so long: until
+    every other replica must have noticed as well, and told what it let in."""
+
 
 class Away(Exception):  # noqa: N818  # a state, not an error: the store is away
     """The store did not answer, or not in time. What was asked may have been done or not."""

@@ -61,6 +61,8 @@ class Shelf:
         self._keeping = keeping
         self._rules = rules or Rules()
         self._new_book = new_book
+        self.quiet_seconds = self.quiet_until = 0.0
+        """How long, and until when, others may have yet to tell a store that is back."""
         self._active: dict[str, Book] = {}
         self._exchanges: dict[str, asyncio.Task[None]] = {}
         self._raises: dict[str, asyncio.Task[None]] = {}
@@ -79,6 +81,7 @@ class Shelf:
                 self.close_idle(tuple(self.books), 0.0)
             book = self.books[tenant] = self._new_book(tenant)
             book.sharers = self.sharers
+            book.quiet_until = self.quiet_until
         return book
 
     @property
@@ -104,10 +107,12 @@ class Shelf:
         return max([self._forgotten_before, *latest])
 
     def doubt(self) -> None:
-        """Before anything else is asked, see whether the books went back."""
+        """Before anything else is asked, see whether the books went back, and let others tell."""
         self._unsure = set(self.books)
+        self.quiet_until = self._clock.now().steady + self.quiet_seconds
         for book in self.books.values():
             book.drop_leases()
+            book.quiet_until = self.quiet_until
 
     async def is_sure(self, book: Book) -> bool:
         """See whether the book went back, if that may be; False if the store does not answer."""
@@ -183,7 +188,7 @@ class Shelf:
         try:
             await self._speak(book, contact)
         except Exception:  # noqa: BLE001  # whoever waits is answered, whatever tripped
-            # A bug. Its book can't be trusted any more; what it had on lease comes back by itself.
+            # A bug. Its book can't be trusted; what it had on lease comes back by itself.
             _log.exception("the book of tenant %r is closed", book.tenant)
             self.books.pop(book.tenant, None)
             self._active.pop(book.tenant, None)
@@ -220,11 +225,13 @@ class Shelf:
                 await asyncio.wait([task])
 
     async def settle(self, book: Book, settlements: Sequence[Settlement]) -> Sequence[str]:
-        """Settle in the store, which is told first what was reserved here.
+        """Settle in the store, which is told first what was reserved, by others too if it was away.
 
         Raises:
             Away: the store did not answer.
         """
+        for _ in range(2):  # once more if it is found to know less than it did
+            await asyncio.sleep(book.quiet_until - self._clock.now().steady)
         await self.flush(book)
         packed = [
             (name, [(budget, micros(start), amount) for budget, start, amount in charges])
@@ -272,6 +279,7 @@ class Shelf:
             book.tenant,
         )
         book.lost = ()
+        book.quiet_until = self._clock.now().steady + self.quiet_seconds
         self.watch(book)
         task = asyncio.ensure_future(self._raise_to(book, seen))
         self._raises[book.tenant] = task

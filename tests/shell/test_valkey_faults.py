@@ -318,7 +318,8 @@ def test_each_replica_lets_in_its_share_of_what_was_left(server: valkeys.Server)
             assert isinstance(await one.reserve("s", slot(8)), Reserved)
             server.kill()
             let_in = [await one.reserve(f"b{i}", claim(50)) for i in range(10)]
-            assert [isinstance(a, Reserved) for a in let_in] == [True] * 4 + [False] * 6
+            # A quarter of 800, less one request that each of the others may have had since.
+            assert [isinstance(a, Reserved) for a in let_in] == [True] * 3 + [False] * 7
             slots = [await one.reserve(f"c{i}", slot(8)) for i in range(3)]
             assert [isinstance(a, Reserved) for a in slots] == [True, False, False]
             # A request that is over frees its slot, though it can't be charged yet.
@@ -328,7 +329,7 @@ def test_each_replica_lets_in_its_share_of_what_was_left(server: valkeys.Server)
             await one.until(is_well=True)
 
             async def is_told() -> bool:
-                return await one.sums() == (0, 400)
+                return await one.sums() == (0, 350)
 
             await eventually(is_told)
 

@@ -35,7 +35,8 @@ local function settled(id, charges)
   end
   for _, plan in ipairs(planned) do
     local account, amount = unpack(plan)
-    if not held then account.gap = math.max(0, account.gap - amount) end
+    -- What a replay brings was charged before: where it is open here, these books went back.
+    if not held or ask.is_replay then account.gap = math.max(0, account.gap - amount) end
     charge(account, amount)
   end
   redis.call('HSET', HELD, id, SETTLED)
