@@ -1,9 +1,10 @@
 """Three replicas and the Valkey they share: all of it dies, forgets and hangs while clients call.
 
 In each act two tenants of its own have a few requests a month. Of one more is asked than it has,
-before, while and after something is done: what its models answered beyond its limit is overshoot.
-Of the other less is asked, and the rest when all is over: what it is then refused of what it has
-left is a phantom refusal. Both are counted in the models' books, never in ours.
+before, while and after something is done: what its models answered beyond its limit is overshoot,
+unless replicas that were without their store may have let it in as their shares. Of the other less
+is asked, and the rest when all is over: what it can't have of that is a phantom refusal. Who was
+let in is told by the models' books.
 """
 
 import asyncio
@@ -16,16 +17,16 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from chaos.acts import ACTS, FORGETTING, Act, Stage, is_over
+from chaos.acts import ACTS, FORGETTING, Act, Stage, is_over, replica_killed
 from chaos.cases import Numbers, Say
 from chaos.client import Ending
 from chaos.editing import served_by
 from chaos.findings import Seen, compare
 from chaos.holding import question
 from chaos.load import Load, is_away
-from chaos.shares import admitted_of, overshoot_of, phantoms_of
+from chaos.shares import admitted_of, beyond_of, overshoot_of, phantoms_of
 from chaos.stand import Models, OverdueError, Proxy, Service, proxy, settings_in, until
-from chaos.store import NOT_CUT, Store
+from chaos.store import CUT, NOT_CUT, Store
 from chaos.store_books import Books, read
 from chaos.traffic import STAYS, STEADY, Call, calls
 from extproc.demo.attachment import Tree
@@ -76,6 +77,10 @@ class Report(NamedTuple):
     """What came of it."""
 
     numbers: Numbers
+    wrong: Numbers
+    """What was let in too much, and too little."""
+    cut: str
+    """Whether the store was cut off, and why not."""
     differences: Sequence[str]
 
 
@@ -91,6 +96,8 @@ class Ordeal:
         self._loads: list[Load] = []
         self.replayed = 0
         self.replays_failed = 0
+        self.without_store: dict[Act, int] = {}
+        """How many replicas were, for a while of an act."""
         self.mid_stream = 0
 
     @property
@@ -109,6 +116,7 @@ class Ordeal:
 
     async def _act(self, act: Act) -> None:
         copy = self._stage.store.copied() if act == "store_aged" else self._folder
+        before_it = self._outages()
         beyond = self._load(_plain(tight(act)), clients=8, pause_seconds=0.02)
         within = self._load(_plain(half(act), delay_ms=200), clients=2)
         async with asyncio.TaskGroup() as tasks:
@@ -116,7 +124,9 @@ class Ordeal:
             await beyond.has_made(TIGHT_BEFORE)
             tasks.create_task(within.run(calls_max=HALF_CALLS))
             before = len(beyond.endings)
-            self.mid_stream += act.endswith("_killed") and not self._envoy.is_idle()
+            if ACTS[act] is replica_killed:
+                await until(lambda: not self._envoy.is_idle(), "streams go on")
+                self.mid_stream += 1
             await ACTS[act](self._stage, copy)
             await is_over(self._stage)
             if act in FORGETTING:
@@ -129,8 +139,15 @@ class Ordeal:
             )
             beyond.end()
         refused = _refused(beyond.endings)
-        say = f"{act}: {len(beyond.endings)} calls of {tight(act)}, {before} before it"
+        outages = zip(before_it, self._outages(), strict=True)
+        self.without_store[act] = sum(late > early for early, late in outages)
+        say = f"{act}: {self.without_store[act]} of {REPLICAS} replicas without their store"
+        say += f"; {len(beyond.endings)} calls of {tight(act)}, {before} before it"
         self._say(f"{say}, {_let_in(beyond.endings)} let in of {TIGHT_LIMIT}, {refused} refused")
+
+    def _outages(self) -> list[int]:
+        """How often each replica has lost its store, by its log."""
+        return [one.log().count("the store of budgets is away") for one in self._stage.replicas]
 
     def _load(self, drawn: Iterator[Call], *, clients: int, pause_seconds: float = 0.0) -> Load:
         port = self._envoy.gateway.port
@@ -191,7 +208,14 @@ class Ordeal:
         seen = Seen(endings, answers, self._envoy.reservations(), self._models.prices)
         findings = compare(seen, books.contents)
         admitted = admitted_of(answers.values())
-        over = {act: overshoot_of(admitted.get(tight(act), 0), TIGHT_LIMIT) for act in acts}
+        tights = {act: admitted.get(tight(act), 0) for act in acts}
+        beyond = {act: beyond_of(tights[act], TIGHT_LIMIT) for act in acts}
+        over = {
+            act: overshoot_of(
+                tights[act], TIGHT_LIMIT, replicas=REPLICAS, without_store=self.without_store[act]
+            )
+            for act in acts
+        }
         charged = {act: books.contents.charged(half(act), FEW) for act in acts}
         phantoms = {act: phantoms_of(charged[act], HALF_LIMIT) for act in acts}
         numbers = {
@@ -202,8 +226,6 @@ class Ordeal:
             "lost": findings.lost,
             "charged_twice": findings.charged_twice,
             "differences": len(findings.differences),
-            "overshoot": sum(over.values()),
-            "phantom_refusals": sum(phantoms.values()),
             "replicas_unasked": unasked,
             "logs_dropped": self._envoy.stats()["logs_dropped"],
             "replayed": self.replayed,
@@ -217,7 +239,13 @@ class Ordeal:
         }
         said = [f"{tight(act)}: {n} beyond its limit" for act, n in over.items() if n]
         said += [f"{half(act)}: {n} refused without reason" for act, n in phantoms.items() if n]
-        return Report(numbers, [*findings.differences, *said])
+        wrong = {
+            "overshoot": sum(over.values()),
+            "beyond_while_away": sum(beyond.values()) - sum(over.values()),
+            "phantom_refusals": sum(phantoms.values()),
+        }
+        cut = CUT if "store_cut" in acts else NOT_CUT
+        return Report(numbers, wrong, cut, [*findings.differences, *said])
 
 
 async def replicated(folder: Path, models: Models, say: Say, *, seed: int) -> Report:

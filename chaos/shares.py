@@ -11,9 +11,18 @@ def admitted_of(answers: Iterable[Answer]) -> Mapping[str, int]:
     return Counter(one.tenant for one in answers if one.status // 100 == 2)  # noqa: PLR2004  # RFC 9110
 
 
-def overshoot_of(admitted: int, limit: int) -> int:
+def beyond_of(admitted: int, limit: int) -> int:
     """How many requests a tenant was let in beyond its limit, whatever was away meanwhile."""
     return max(0, admitted - limit)
+
+
+def overshoot_of(admitted: int, limit: int, *, replicas: int, without_store: int) -> int:
+    """How many of them are more than the replicas may let in that were without their store.
+
+    Each of these may let in its share of the limit (`when_unavailable: local_share`), even if the
+    others have their store and let in all. Where all had it nothing is beyond the limit.
+    """
+    return beyond_of(admitted, limit + without_store * (limit // replicas))
 
 
 def phantoms_of(charged: int, limit: int) -> int:

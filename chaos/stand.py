@@ -125,6 +125,11 @@ class Service:
             told: str = response.read().decode()
         return told
 
+    def log(self) -> str:
+        """What it has said in all its lives."""
+        files = sorted(self.settings.parent.glob("life-*/service.log"))
+        return "".join(file.read_text(errors="replace") for file in files)
+
     async def kill(self) -> None:
         """End it with SIGKILL."""
         self.signal(signal.SIGKILL)

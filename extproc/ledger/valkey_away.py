@@ -13,6 +13,9 @@ WhenUnavailable = Literal["allow", "deny", "local_share"]
 HELD_MAX: Final = 100_000
 """Reservations that one replica makes while the store is away, and tells it of later."""
 
+UNHEARD_REQUESTS: Final = 3
+"""Like the one at hand: so many may each of the others have had since the store was last heard."""
+
 
 class Stopgap:
     """Decisions without the store, from what was last known of it. One outage at a time.
@@ -20,8 +23,8 @@ class Stopgap:
     With `local_share` all replicas together let in what was left of a budget when the store went
     away, as far as they knew: each its share of it. What others have on lease is not left, since
     they go on with that. What they did since the store was heard nobody knows here: each of them
-    is taken to have done what was done here, and to have got a lease like that here, or one more
-    request. Of a window that began since then, each has its share of the limit.
+    is taken to have done what was done here, and to have got a lease like that here, or a few
+    requests more. Of a window that began since then, each has its share of the limit.
     """
 
     def __init__(self) -> None:
@@ -88,7 +91,8 @@ class Stopgap:
         if before is None:
             others = max(0, book.sharers - 1)
             unheard = account.untold + account.telling
-            unheard += max(account.target, claim.amount)
+            few = UNHEARD_REQUESTS if account.start else 1
+            unheard += max(account.target, few * claim.amount)
             before = account.used + account.leased + others * unheard
             self._before[place] = before
         share = max(0, claim.limit - before) // max(1, book.sharers)

@@ -52,7 +52,10 @@ class Beats:
 
     def is_back(self) -> None:
         """The store answers again. Its stopgap goes on until others must have noticed as well."""
-        self._shelf.doubt()
+        self._noticed(self._link.away_seconds)
+
+    def _noticed(self, away_seconds: float) -> None:
+        self._shelf.doubt(away_seconds)
         self._back.set()
 
     async def tell(self, every_seconds: float) -> None:
@@ -120,7 +123,8 @@ class Beats:
         beats = int(await self._link.command("INCR", BEATS_KEY))
         await self._link.command("EXPIRE", BEATS_KEY, REPLICAS_KEPT_SECONDS)
         if beats < self._beats:
-            self.is_back()  # it came back so soon that nobody had missed it, and knows less
+            # It came back so soon that nobody had missed it, and knows less.
+            self._noticed(float("inf"))
         self._beats = beats
         now = self._clock.now().server
         oldest = micros(now - BEAT_SECONDS * BEATS_MISSED_MAX)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from importlib.resources import files
@@ -49,8 +50,8 @@ class Patience(NamedTuple):
     probe_every: float = 0.25
 
     quiet: float = 1.0
-    """Once the store is back it is told what happened, and decides nothing for so long: until
-    every other replica must have noticed as well, and told what it let in."""
+    """Once the store is back it is told what happened, and decides nothing for so long, or as long
+    as it was away: until every other replica must have noticed as well, and told what it let in."""
 
 
 class Away(Exception):  # noqa: N818  # a state, not an error: the store is away
@@ -89,6 +90,9 @@ class Link:
         """Sent so far."""
         self.on_back: Callable[[], None] = _nothing
         """Is called when the store is there again."""
+        self.away_seconds = 0.0
+        """How long the store was away the last time."""
+        self._away_since = 0.0
         self._patience = patience
         self._client = _client(url, patience, is_cluster=is_cluster)
         self._is_closed = False
@@ -195,6 +199,7 @@ class Link:
         """Let every call fail at once, until a probe comes through."""
         if self._probing is None:
             _log.warning("the store of budgets is away: %s", reason)
+            self._away_since = time.monotonic()
             self._probing = asyncio.ensure_future(self._probe())
         self.reason = reason
         self._fail_all(reason)
@@ -220,6 +225,7 @@ class Link:
         if self._is_closed:
             return
         self.reason = ""
+        self.away_seconds = time.monotonic() - self._away_since
         self._probing = None
         _log.warning("the store of budgets is back")
         self.on_back()

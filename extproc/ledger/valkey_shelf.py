@@ -106,10 +106,10 @@ class Shelf:
         latest = [book.known.forgotten_until for book in self.books.values()]
         return max([self._forgotten_before, *latest])
 
-    def doubt(self) -> None:
+    def doubt(self, away_seconds: float) -> None:
         """Before anything else is asked, see whether the books went back, and let others tell."""
         self._unsure = set(self.books)
-        self.quiet_until = self._clock.now().steady + self.quiet_seconds
+        self.quiet_until = self._clock.now().steady + min(self.quiet_seconds, away_seconds)
         for book in self.books.values():
             book.drop_leases()
             book.quiet_until = self.quiet_until

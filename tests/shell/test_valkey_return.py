@@ -60,6 +60,7 @@ def test_replicas_that_come_back_one_after_the_other_let_in_no_more_than_the_lim
             await let_in_few(one, other)
             server.kill()
             without = [await let_in(one, "a"), await let_in(other, "b")]
+            await asyncio.sleep(QUICK.quiet)  # so long is it away
             server.start()
             await one.until(is_well=True)
             back = await let_in(one, "c")
@@ -84,6 +85,7 @@ def test_what_is_left_of_a_share_is_given_while_others_come_back(server: valkeys
             await let_in_few(one, other)
             server.kill()
             assert isinstance(await one.reserve("a", claim(1, LIMIT)), Reserved)
+            await asyncio.sleep(QUICK.quiet)  # so long is it away
             server.start()
             await one.until(is_well=True)
 
@@ -134,6 +136,7 @@ def test_what_is_settled_here_waits_until_another_has_told_that_it_was_held(
             server.kill()
             for number, each in enumerate((one, other)):
                 await each.reserve(f"x{number}", claim(LIMIT, LIMIT))
+            await asyncio.sleep(QUICK.quiet)  # so long is it away
             server.start()
             await one.until(is_well=True)
 
