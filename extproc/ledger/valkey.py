@@ -209,10 +209,11 @@ class ValkeyLedger:
 
     def _early(self, book: Book, ask: Reserve) -> Answer | None:
         """What need not wait until others have told the store, which is back, what they let in."""
-        if self._clock.now().steady >= book.quiet_until or self._policy(ask.tenant) == "deny":
+        at = self._clock.now()
+        if at.steady >= book.quiet_until:
             return None
-        answer = self._do_without(book, ask)
-        return answer if isinstance(answer, Reserved) else None
+        self._shelf.watch(book)
+        return self._stopgap.early(book, ask, at, self._policy(ask.tenant))
 
     def _do_without(self, book: Book, ask: Reserve) -> Answer:
         reason = self._link.reason or NO_ANSWER

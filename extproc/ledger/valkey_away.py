@@ -50,6 +50,16 @@ class Stopgap:
         self.answered[policy] += 1
         return self.answer(book, ask, at, policy, reason)._replace(decided_by=policy)
 
+    def early(
+        self, book: Book, ask: Reserve, at: Instant, policy: WhenUnavailable
+    ) -> Answer | None:
+        """What is left of a share; None, and not counted, where the store has to be waited for."""
+        answer = self.answer(book, ask, at, policy, "")
+        if not isinstance(answer, Reserved):
+            return None
+        self.answered[policy] += 1
+        return answer._replace(decided_by=policy)
+
     def answer(
         self, book: Book, ask: Reserve, at: Instant, policy: WhenUnavailable, reason: str
     ) -> Answer:

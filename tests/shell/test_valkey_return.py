@@ -69,6 +69,10 @@ def test_replicas_that_come_back_one_after_the_other_let_in_no_more_than_the_lim
 
             assert all(without)
             assert 2 + sum(without) + back == LIMIT
+            # Who waited for the store was not answered by a share.
+            asked = 2 * (LIMIT + 1)
+            by_share = sum(each.ledger.without_store["local_share"] for each in (one, other))
+            assert asked <= by_share < 2 * asked
 
     asyncio.run(main())
 
