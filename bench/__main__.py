@@ -6,13 +6,17 @@ Machines are noisy: quote ratios, and figures only beside others of the same run
 """
 
 import bench.counting
-import bench.first_event
 import bench.micro
-import bench.through_envoy
-import bench.untouched
+import bench.overload
+import bench.peers.__main__
+import bench.scale
+import bench.size
+import bench.sse
 
 bench.counting.main()
 bench.micro.main()
-bench.through_envoy.main()
-bench.first_event.main()
-bench.untouched.main()
+bench.peers.__main__.main()
+bench.size.main()
+bench.sse.main()
+bench.scale.main()
+bench.overload.main()
