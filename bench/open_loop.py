@@ -38,12 +38,19 @@ class Run(NamedTuple):
     """Of the generator."""
 
 
-async def offer(port: int, requests: Sequence[bytes], *, per_second: float, seed: int) -> Run:
+async def offer(
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    per_second: float,
+    seed: int,
+    seconds: float = TIMEOUT_SECONDS,
+) -> Run:
     """Send all at random instants (a Poisson process), over as many connections as it takes.
 
     Raises:
         OSError: a connection was refused or lost.
-        TimeoutError: answers are missing after `TIMEOUT_SECONDS`.
+        TimeoutError: answers are missing after so many `seconds`.
     """
     loop = asyncio.get_running_loop()
     free: list[Connection] = []
@@ -67,7 +74,7 @@ async def offer(port: int, requests: Sequence[bytes], *, per_second: float, seed
         opened.append(connection)
         connection.send(request, due=due)
 
-    async with asyncio.timeout(TIMEOUT_SECONDS), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
         for request, instant in zip(requests, _instants(per_second, seed), strict=False):
             due = began + instant
             if (ahead := due - time.perf_counter()) > 0:

@@ -53,17 +53,23 @@ class Listener(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Note it with its time."""
         self._pieces.append((time.monotonic_ns(), data))
-        if not self.begun.done() and b"data: " in data:
-            self.begun.set_result(None)
+        if not self.begun.done():
+            if not self._pieces[0][1].startswith(b"HTTP/1.1 200 "):
+                self._fail(ConnectionError(self._pieces[0][1]))
+            elif b"data: " in data:
+                self.begun.set_result(None)
         self._tail = (self._tail + data)[-len(END) :]
         if self._tail == END and not self.ended.done():
             self.ended.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail whoever waits for more."""
+        self._fail(exc or ConnectionError(self._pieces[-1:]))
+
+    def _fail(self, error: Exception) -> None:
         for future in (self.begun, self.ended):
             if not future.done():
-                future.set_exception(exc or ConnectionError(self._pieces[-1:]))
+                future.set_exception(error)
                 future.exception()  # one that nobody waits for is no news
 
     def heard(self) -> Heard:

@@ -41,6 +41,14 @@ class Way(NamedTuple):
         return sum(number for name, number in stats.items() if name.endswith(_MESSAGES))
 
 
+def unlimited(config: Tree) -> Tree:
+    """Edit a bootstrap: as many connections and requests as come; the routes have limits."""
+    names = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+    for cluster in config["static_resources"]["clusters"]:
+        cluster["circuit_breakers"] = {"thresholds": [dict.fromkeys(names, 2**32 - 1)]}
+    return config
+
+
 def plain(config: Tree) -> Tree:
     """Edit a bootstrap: neither filter nor meter nor records."""
     manager = _manager(config)
@@ -116,7 +124,9 @@ def ways(directory: Path) -> Iterator[list[Way]]:
                 trusts_tenant_header=True,
                 meter="observe" if name == OBSERVE else "lua",
             )
-            envoy = stack.enter_context(gateway(wiring, directory=home, edit=edit))
+            envoy = stack.enter_context(
+                gateway(wiring, directory=home, edit=lambda config: edit(unlimited(config)))
+            )
             pids = {"Envoy": envoy.child.process.pid, **servers}
             found.append(Way(name, envoy.port, pids, envoy))
 

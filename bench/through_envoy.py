@@ -52,6 +52,13 @@ def answer_by_itself(config: Tree) -> Tree:
     return config
 
 
+def answer_and_record(config: Tree) -> Tree:
+    """Edit a bootstrap so that Envoy answers every route, and tells the service of it."""
+    records = _manager(config)["access_log"]
+    _manager(answer_by_itself(config))["access_log"] = records
+    return config
+
+
 def without_filter(config: Tree) -> Tree:
     """Edit a bootstrap so that nobody is asked."""
     manager = _manager(config)
@@ -79,7 +86,12 @@ def _manager(config: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def behind_envoy(command: Sequence[str | Path] | None, *, directory: Path) -> Iterator[Peer]:
+def behind_envoy(
+    command: Sequence[str | Path] | None,
+    *,
+    directory: Path,
+    edit: Callable[[Tree], Tree] = answer_by_itself,
+) -> Iterator[Peer]:
     """Run a server that says where it listens, and an Envoy that asks it; or one that asks nobody.
 
     Raises:
@@ -93,7 +105,7 @@ def behind_envoy(command: Sequence[str | Path] | None, *, directory: Path) -> It
     with child("server", command, directory=directory) as server:
         port = int(server.wait_for_line(READY).rpartition(":")[2])
         wiring = Wiring(port, dict.fromkeys(ADAPTERS, 1), trusts_tenant_header=True)
-        with gateway(wiring, directory=directory, edit=answer_by_itself) as envoy:
+        with gateway(wiring, directory=directory, edit=edit) as envoy:
             yield Peer(server, envoy)
 
 
