@@ -50,7 +50,7 @@ def main(*arguments: str) -> None:
             rounds,
         )
         result["streams"] = waiting(folder, [0, 50] if is_brief else list(STREAMS), rounds=rounds)
-        numbers = list(WORKERS) if has_workers() and not is_brief else [1]
+        numbers = list(WORKERS) if not is_brief and has_workers() else [1]
         result["workers"] = workers(
             folder, numbers, rounds=rounds, requests=100 if is_brief else 1500
         )

@@ -11,8 +11,8 @@ from bench.sse_client import Heard, Listener, Read, connect
 from bench.sse_ways import Way
 from bench.through_envoy import cpu_seconds
 
-SPREAD_SECONDS_MIN: Final = 2.0
-BEGUN_PER_SECOND: Final = 150
+SPREAD_SECONDS_MIN: Final = 0.5
+BEGUN_PER_SECOND: Final = 250
 """Streams of a round begin one after another: else the last to be decided waits for all others."""
 
 FIGURES: Final[Mapping[str, tuple[str, int]]] = {
@@ -29,7 +29,7 @@ FIGURES: Final[Mapping[str, tuple[str, int]]] = {
 }
 """What a round comes to: the title of each figure, and how many digits of it mean something."""
 
-_SLACK_SECONDS: Final = 1.0
+_SLACK_SECONDS: Final = 0.5
 
 
 class Load(NamedTuple):
