@@ -35,10 +35,10 @@ BODY_BYTES: Final = 32_768
 """Of which counting alone takes the service more than everything else takes the others."""
 
 SHARES: Final = (0.5, 0.8, 1.0, 1.5, 2.0, 3.0)
-SECONDS: Final = 6.0
+SECONDS: Final = 5.0
 ROUNDS: Final = 3
 CONNECTIONS: Final = 32
-CAPACITY_REQUESTS: Final = 600
+CAPACITY_REQUESTS: Final = 400
 
 Figures = dict[str, list[float]]
 

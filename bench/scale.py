@@ -18,13 +18,13 @@ from bench.report import RESULTS, spread, table
 from bench.scale_parts import Tenants, has_workers, settings, soak, waiting, workers
 from bench.telling import keep, machine, parser, tell
 
-TENANTS: Final = (10, 1000, 10_000, 50_000)
-BUDGETS: Final = (0, 1, 4, 16)
-TENANTS_OF_BUDGETS: Final = 1000
+TENANTS: Final = (10, 1000, 10_000)
+BUDGETS: Final = (0, 1, 4, 8)
+TENANTS_OF_BUDGETS: Final = 500
 CALLS: Final = 500
 STREAMS: Final = (0, 1000, 5000, 10_000)
 WORKERS: Final = (1, 2)
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 SOAK_SECONDS: Final = 60.0
 SOAK_PER_SECOND: Final = 100.0
 KILO: Final = 1000
