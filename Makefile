@@ -8,10 +8,10 @@ ENVOYS_READY := $(ENVOYS:%=.envoy/%/.ready)
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix conformance browser chaos bench bench-peers h2spec schema protos lock clean
+.PHONY: help demo test check fix conformance browser chaos bench bench-peers bench-micro bench-sse bench-size bench-scale bench-overload h2spec schema protos lock clean
 
 help: ## List the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 demo: $(READY) .envoy/1.40.0/.ready ## Run the main job: a real Envoy, the filter, three adapters, two SDKs
 	@$(BIN)/llm-extproc demo $(ARGS)
@@ -37,6 +37,9 @@ bench: $(READY) .envoy/1.40.0/.ready ## Measure: stages, counting, first event, 
 
 bench-peers: $(READY) .envoy/1.40.0/.ready ## CPU and latency beside gRPC servers in C++, Go and Rust; ten minutes
 	$(BIN)/python -m bench.peers
+
+bench-micro bench-sse bench-size bench-scale bench-overload: $(READY) .envoy/1.40.0/.ready ## Stages; streams; bodies; what grows; too much
+	$(BIN)/python -m bench.$(@:bench-%=%)
 
 chaos: $(READY) .envoy/1.40.0/.ready ## Kill, stop and drain everything under load; then look at the books
 	$(BIN)/python -m chaos
