@@ -46,7 +46,7 @@ def main(*arguments: str) -> None:
         )
         result["budgets"] = _tenants(
             folder,
-            {each: (TENANTS_OF_BUDGETS, each) for each in ((1,) if is_brief else BUDGETS)},
+            {1: (10, 1)} if is_brief else {each: (TENANTS_OF_BUDGETS, each) for each in BUDGETS},
             rounds,
         )
         result["streams"] = waiting(folder, [0, 50] if is_brief else list(STREAMS), rounds=rounds)
