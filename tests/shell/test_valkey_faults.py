@@ -378,7 +378,7 @@ def test_what_is_decided_without_the_store_says_so_and_is_counted(
 
             server.start()
             await one.until(is_well=True)
-            # Shares go on until others must have told what they know; who asks no share waits so long.
+            # Shares go on until others must have told what they know; who asks for none waits.
             await one.ledger.peek(Reserve("look", "acme", (claim(1),)))
             assert await decided("acme") == (Reserved, "")
             assert sum(one.ledger.without_store.values()) == 6
