@@ -23,10 +23,10 @@ check: $(READY) ## Format, lint, types, layers, and every test that needs no Env
 	$(BIN)/ruff check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -n 2 --ignore=tests/conformance --ignore=tests/browser $(T)
+	$(BIN)/python -m pytest -q -n 4 --dist worksteal --ignore=tests/conformance --ignore=tests/browser $(T)
 
 conformance: $(READY) $(ENVOYS_READY) ## The scenarios through real Envoys, oldest and newest
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile tests/conformance
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile tests/conformance
 
 fix: $(READY) ## Format and repair what can be repaired
 	$(BIN)/ruff format .

@@ -35,6 +35,7 @@ from extproc.policy.identity import JWT_NAMESPACE, IdentitySource
 from extproc.policy.tenants import Tenant
 from extproc.server.h2 import answers
 from extproc.server.h2.decision import Decision, Decisions
+from extproc.server.h2.heads import Head
 
 TENANTS_MAX: Final = 20
 """Looked at: the first of each kind, by plan and by what its budgets are like."""
@@ -266,7 +267,9 @@ def _introduced(rules: Rules, name: str | None) -> tuple[Rules, ProcessingReques
 class _Envoy:
     """Sends one request, and takes the answers; to the decision it is the call."""
 
+    head = Head(b"", ())
     is_open = True
+    is_late = False
 
     def __init__(self, head: ProcessingRequest, body: bytes) -> None:
         self._head = head
@@ -278,6 +281,12 @@ class _Envoy:
         decision.on_message(self._head.SerializeToString())
         if self._answers and self._answers[0].HasField("request_headers"):
             decision.on_message(self._body.SerializeToString())
+
+    def expect(self) -> None:
+        """It comes at once."""
+
+    def took(self, seconds: float) -> None:
+        """Nobody waits for that."""
 
     def send(self, message: bytes) -> None:
         """Take an answer."""

@@ -11,13 +11,15 @@ class RequestHeaders(Record, frozen=True):
     """The head of a request, names in lower case, values of repeated names joined by commas.
 
     `jwt` holds what Envoy's jwt_authn filter has verified, by provider; `peer_uri` is the URI
-    name in the peer's verified certificate, or empty.
+    name in the peer's verified certificate, or empty. `is_late`: it had to wait for us for so long
+    that the rest would come too late as well.
     """
 
     headers: Mapping[str, str]
     end_of_stream: bool
     jwt: Mapping[str, Any]
     peer_uri: str
+    is_late: bool = False
 
 
 class AttemptHeaders(Record, frozen=True):

@@ -20,7 +20,7 @@ from extproc.llm.request import LlmRequest
 from extproc.policy.budgets import Answer, Denied, Reserve, Reserved, Unavailable
 from extproc.policy.decide import Admitted, Decision, Inquiry, Policy, admit, decide
 from extproc.policy.identity import Evidence
-from extproc.policy.refusals import Refused
+from extproc.policy.refusals import Refused, refuse_overloaded
 
 
 class Rules(msgspec.Struct, frozen=True, dict=True):
@@ -109,6 +109,8 @@ class Exchange:
         if isinstance(admitted, Refused):
             return answers.reject(dialect, admitted, {})
         self._admitted = admitted
+        if head.is_late:
+            return self._reject(refuse_overloaded(self._reservation))
         refused = screen(headers, body_bytes_max=self._rules.request_body_bytes)
         if refused is None and head.end_of_stream:
             message = "$: the body is empty; expected a JSON object"

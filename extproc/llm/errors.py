@@ -28,6 +28,7 @@ class Fault(enum.StrEnum):
     BUDGET_EXHAUSTED = "budget_exhausted"
     TENANT_SUSPENDED = "tenant_suspended"
     LEDGER_UNAVAILABLE = "ledger_unavailable"
+    OVERLOADED = "overloaded"
 
     @property
     def status(self) -> int:
@@ -63,6 +64,7 @@ _FORMS: Final = {
         429, "insufficient_quota", "insufficient_quota", "rate_limit_error"
     ),
     Fault.LEDGER_UNAVAILABLE: _Form(503, "server_error", "ledger_unavailable", "api_error"),
+    Fault.OVERLOADED: _Form(503, "server_error", "overloaded", "overloaded_error"),
 }
 
 

@@ -10,6 +10,9 @@ JITTER_SHARE: Final = 0.1
 JITTER_SECONDS_MAX: Final = 5.0
 """Clients that were refused together must not all come back together."""
 
+OVERLOADED_SECONDS_MAX: Final = 5
+"""Within which those that came at a bad time are to come back, each at another."""
+
 
 class Refused(NamedTuple):
     """An answer in place of the model's. `message` names the budget, never the spend."""
@@ -45,6 +48,15 @@ def refuse_denied(
         balances=exhausted,
         retry_after_seconds=_retry_after(last, reservation) if is_rate_limited else None,
         may_downgrade=may_downgrade,
+    )
+
+
+def refuse_overloaded(reservation: str) -> Refused:
+    """Say that there are more requests than can be decided in time."""
+    return Refused(
+        Fault.OVERLOADED,
+        "There are more requests than can be looked at in time.",
+        retry_after_seconds=1 + int(reservation[-4:], 16) % OVERLOADED_SECONDS_MAX,
     )
 
 

@@ -27,8 +27,8 @@ _log = logging.getLogger(__name__)
 
 
 Decided = Callable[[str, str, float], None]
-"""Is told of each exchange: `passed`, `routed`, `refused`, `failed` or `given_up`; why it was
-refused, else nothing; and the seconds that we worked and waited for the ledger."""
+"""Is told of each exchange: `passed`, `routed`, `refused`, `turned_away`, `failed` or `given_up`;
+why it was refused, else nothing; and the seconds that we worked and waited for the ledger."""
 
 Requests = AsyncIterator[ProcessingRequest]
 

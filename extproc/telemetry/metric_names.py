@@ -114,7 +114,7 @@ WITHOUT_STORE_STATES: Final[tuple[DecidedBy, ...]] = ("local_share", "allow", "d
 
 BORN: Final[dict[str, tuple[tuple[str, ...], ...]]] = {
     DECISIONS: (
-        *((outcome, "") for outcome in ("passed", "routed", "given_up", BUG)),
+        *((outcome, "") for outcome in ("passed", "routed", "turned_away", "given_up", BUG)),
         *(("refused", fault.value) for fault in Fault),
         (OTHER, OTHER),
     ),

@@ -37,9 +37,14 @@ _JOINED_BY: Final = {"cookie": "; "}
 
 
 def decode(
-    message: ProcessingRequest, headers_read: Container[str] | None = None
+    message: ProcessingRequest,
+    headers_read: Container[str] | None = None,
+    *,
+    is_late: bool = False,
 ) -> RequestHeaders | AttemptHeaders | RequestBody:
     """Turn one message into an event, which has those headers that are read; or all.
+
+    `is_late`: the message had to wait for us for longer than is well.
 
     Raises:
         ProtocolError: the kind is not one that we serve, or the filter is configured so that
@@ -47,7 +52,7 @@ def decode(
     """
     kind = message.WhichOneof("request")
     if kind == "request_headers":
-        return _headers(message, message.request_headers, headers_read)
+        return _headers(message, message.request_headers, headers_read, is_late)
     if kind == "request_body":
         return RequestBody(message.request_body.body)
     msg = f"{kind or 'a message of an unknown kind'} is not served here"
@@ -55,7 +60,10 @@ def decode(
 
 
 def _headers(
-    message: ProcessingRequest, head: HttpHeaders, read: Container[str] | None
+    message: ProcessingRequest,
+    head: HttpHeaders,
+    read: Container[str] | None,
+    is_late: bool,  # noqa: FBT001  # by position: it is on everybody's way
 ) -> RequestHeaders | AttemptHeaders:
     _check_mode(message)
     headers: dict[str, str] = {}
@@ -75,7 +83,7 @@ def _headers(
             attributes[HOST_ADDRESS_ATTRIBUTE].string_value,
         )
     peer_uri = attributes.get(PEER_URI_ATTRIBUTE, _NO_VALUE).string_value
-    return RequestHeaders(headers, head.end_of_stream, _jwt(message), peer_uri)
+    return RequestHeaders(headers, head.end_of_stream, _jwt(message), peer_uri, is_late)
 
 
 def _check_mode(message: ProcessingRequest) -> None:

@@ -379,17 +379,6 @@ def test_headers_that_are_known_are_judged_as_others_are() -> None:
     assert brief(peer.open(4)) == [f"goaway 3 {PROTOCOL}"]
 
 
-def test_a_client_may_open_more_streams_before_it_knows_how_many() -> None:
-    peer = Peer(Limits(streams_max=2, streams_early_max=4), is_greeted=False)
-    peer.raw(PREFACE)
-    peer.send(SettingsFrame(0))
-
-    assert [brief(peer.open(number)) for number in (1, 3, 5, 7)] == [[]] * 4
-    assert brief(peer.open(9)) == [f"rst 9 {REFUSED}"]
-    peer.send(SettingsFrame(0, flags=["ACK"]), RstStreamFrame(1))
-    assert brief(peer.open(11)) == [f"rst 11 {REFUSED}"]
-
-
 def test_a_table_that_the_peer_makes_smaller_is_acknowledged_in_the_next_block() -> None:
     peer = Peer(settings={1: 0})
     peer.decoder.max_allowed_table_size = 0

@@ -202,7 +202,7 @@ def test_an_answer_that_nobody_takes_is_given_up() -> None:
     peer.data(1, message(b"x"), "END_STREAM")
 
     assert brief(peer.tick(4.9)) == []
-    assert brief(peer.send(update(1, 1))) == ["data 1 1"]
+    assert brief(peer.send(update(1, 1))) == ["ping", "data 1 1"]
     assert brief(peer.tick(4.9)) == []
     assert brief(peer.tick(0.2)) == ["rst 1 8"]
     assert peer.connection.calls == {}

@@ -42,6 +42,10 @@ _FAILS_OPEN: Final = """\
 # The default here is false; see the top. A body over the limit is refused all the same.
 failure_mode_allow: true
 """
+_FAILS_OPEN_TOLD: Final = """\
+# So that the service, when it is overloaded, fails calls at once instead of refusing them.
+initial_metadata: [{key: x-llm-failure-mode, value: allow}]
+"""
 _FAILS_OPEN_WHY: Final = """\
 # Fails open: while the service is away, slow or failing, LLM calls pass undecided.
 # Consequence: nobody is asked for a key or a budget, and every call goes where one without
@@ -130,6 +134,7 @@ def _file(name: str, place: Place, *, fails_open: bool = False) -> str:
         "OUT": _OUT.format(name),
         "VHOST": _VIRTUAL_HOST,
         "FAILURE": _FAILS_OPEN if fails_open else _FAILS_CLOSED,
+        "FAILURE_TOLD": _FAILS_OPEN_TOLD if fails_open else "",
         "FAILURE_WHY": _FAILS_OPEN_WHY if fails_open else _FAILS_CLOSED_WHY,
         "METER": (ISTIO / "meter.lua").read_text(),
         "ATTRIBUTES": _attributes(),

@@ -379,7 +379,7 @@ def test_what_cannot_change_is_told_and_the_rest_comes_into_force(service: Servi
     service.until(lambda: not service.settings()["needs_restart"])
 
 
-RELOADS: Final = 20
+RELOADS: Final = 8
 
 
 def test_no_request_fails_while_settings_change_again_and_again(service: Service) -> None:

@@ -22,10 +22,11 @@ from tests.unit.test_bookkeeping_lines import changed
 from tests.unit.test_settling import HELD
 from tests.unit.test_spans import called
 
-HOUR = Window(seconds=3600)
-SPENT = Claim("hour", "tokens", 10**9, HOUR, 0, 0)
+YEAR_SECONDS = 365 * 86_400  # long enough that no test sees the end of one
+YEAR = Window(seconds=YEAR_SECONDS)
+SPENT = Claim("year", "tokens", 10**9, YEAR, 0, 0)
 NOW = time.time()  # noqa: TID251  # the ledger's file has the real clock
-START = int(NOW // 3600 * 3600)
+START = int(NOW // YEAR_SECONDS * YEAR_SECONDS)
 
 
 def budget(*arguments: str | Path) -> int:
@@ -37,7 +38,7 @@ def budget(*arguments: str | Path) -> int:
 
 
 def lines(*amounts: tuple[str, int]) -> bytes:
-    charge = {"budget": "hour", "unit": "tokens", "window_start": START}
+    charge = {"budget": "year", "unit": "tokens", "window_start": START}
     return b"".join(
         changed(reservation=name, charges=[charge | {"amount": amount}]) for name, amount in amounts
     )
@@ -83,7 +84,7 @@ def test_a_lost_ledger_is_rebuilt_and_doing_it_again_adds_nothing(
 def test_what_the_audit_wrote_rebuilds_what_the_service_charged(ledger: Path) -> None:
     path = ledger.parent / "written.log"
     audit = open_audit(str(path))
-    reserved = HELD.replace("minute tokens 500 400 60", f"hour tokens 500 400 {START}")
+    reserved = HELD.replace("minute tokens 500 400 60", f"year tokens 500 400 {START}")
     audit.observe(CALL._replace(outcome=called(reserved=reserved)))
     audit.observe(CALL._replace(outcome=called(reserved=reserved), settled="repeated"))
     audit.close()
@@ -93,7 +94,7 @@ def test_what_the_audit_wrote_rebuilds_what_the_service_charged(ledger: Path) ->
 
 
 def test_what_the_ledger_still_knows_is_not_charged_again(ledger: Path, log: Path) -> None:
-    committed(ledger, Settlement("a", "acme", (Charge("hour", START, 10),)))
+    committed(ledger, Settlement("a", "acme", (Charge("year", START, 10),)))
 
     assert budget("replay", log, "--ledger", ledger) == 0
     assert committed(ledger) == 30
@@ -102,7 +103,7 @@ def test_what_the_ledger_still_knows_is_not_charged_again(ledger: Path, log: Pat
 def test_a_dry_run_changes_nothing_even_beside_a_running_service(
     ledger: Path, log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = Settlement("a", "acme", (Charge("hour", START, 10),))
+    known = Settlement("a", "acme", (Charge("year", START, 10),))
 
     async def beside() -> int:
         async with SqliteLedger.open(ledger, lambda: NOW, 100) as running:

@@ -13,7 +13,7 @@ from extproc.ledger.valkey import ValkeyLedger
 from extproc.policy.budgets import Charge, Claim, Reserve, Settlement
 from tests import valkeys
 from tests.conformance.harness import settings_in
-from tests.shell.test_replay import HOUR, SPENT, START, budget, lines
+from tests.shell.test_replay import SPENT, START, YEAR, budget, lines
 from tests.unit.test_bookkeeping_lines import changed
 
 clock = time.time  # noqa: TID251  # that of the machine, as the store has it
@@ -53,8 +53,8 @@ def test_a_store_that_came_back_empty_is_made_whole_while_a_replica_goes_on(
     async def main() -> None:
         async with ValkeyLedger.open(server.url, clock, 600.0) as replica:
             for name, amount in (("a", 10), ("b", 20)):
-                await replica.settle([Settlement(name, "acme", (Charge("hour", START, amount),))])
-            held = Claim("hour", "tokens", 10**9, HOUR, 5, 5)
+                await replica.settle([Settlement(name, "acme", (Charge("year", START, amount),))])
+            held = Claim("year", "tokens", 10**9, YEAR, 5, 5)
             await replica.reserve(Reserve("open", "acme", (held,)))
             server.flush()
 
@@ -74,15 +74,15 @@ def test_a_call_older_than_what_the_store_remembers_is_not_charged(
 ) -> None:
     def line(name: str, hours_ago: int) -> bytes:
         started = dt.datetime.fromtimestamp(clock() - hours_ago * 3600, dt.UTC).isoformat()
-        charge = {"budget": "hour", "unit": "tokens", "window_start": START, "amount": 10}
+        charge = {"budget": "year", "unit": "tokens", "window_start": START, "amount": 10}
         return changed(reservation=name, started=started, charges=[charge])
 
     async def forget() -> None:
         async with ValkeyLedger.open(server.url, clock, 600.0) as ledger:
-            await ledger.settle([Settlement("a", "acme", (Charge("hour", START, 10),))])
+            await ledger.settle([Settlement("a", "acme", (Charge("year", START, 10),))])
             (over,) = server.command("KEYS", "*:over")
             server.command("ZADD", over, int((clock() - 3 * 3600) * 1e6), "a")
-            await ledger.settle([Settlement("c", "acme", (Charge("hour", START, 1),))])
+            await ledger.settle([Settlement("c", "acme", (Charge("year", START, 1),))])
 
     asyncio.run(forget())
     log.write_bytes(line("a", 4) + line("d", 1))

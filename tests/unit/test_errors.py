@@ -35,6 +35,7 @@ def test_statuses_are_those_of_the_contract() -> None:
         Fault.BUDGET_EXHAUSTED: 429,
         Fault.TENANT_SUSPENDED: 429,
         Fault.LEDGER_UNAVAILABLE: 503,
+        Fault.OVERLOADED: 503,
     }
 
 

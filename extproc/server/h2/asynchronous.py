@@ -11,6 +11,7 @@ import grpc
 
 from extproc.server.h2 import answers
 from extproc.server.h2.call import Call
+from extproc.server.h2.heads import Head
 
 MESSAGES_MAX: Final = 16
 """Of one call, taken from the connection and not read yet; then the peer has to wait."""
@@ -97,6 +98,20 @@ class Answering(Protocol):
     @property
     def is_open(self) -> bool:
         """Whether anybody still listens."""
+
+    @property
+    def head(self) -> Head:
+        """What it began with."""
+
+    @property
+    def is_late(self) -> bool:
+        """Whether what comes now has waited for too long."""
+
+    def expect(self) -> None:
+        """Say that another message was asked for."""
+
+    def took(self, seconds: float) -> None:
+        """Say how long one worked on that."""
 
     def send(self, message: bytes) -> None:
         """Send an answer."""

@@ -13,7 +13,7 @@ from extproc.server.h2.link import Link
 
 
 class Call(Inbound):
-    """One call, as its handler sees it: `head`, `send`, `finish`, `pause` and `resume`."""
+    """One call, as its handler sees it: `send`, `finish`, `pause` and the like."""
 
     __slots__ = ("_queue", "_queued_at", "_tail", "credit", "is_answered")
 
@@ -35,6 +35,19 @@ class Call(Inbound):
         self._tail: bytes | None = None
 
     # What a handler asks for.
+
+    @property
+    def is_late(self) -> bool:
+        """Whether what comes now waited for longer than `wait_seconds_max`, or its rest will."""
+        return self._link.waits.are_long()
+
+    def expect(self) -> None:
+        """Say that the peer was just asked for a message."""
+        self._link.held.awaited += 1
+
+    def took(self, seconds: float) -> None:
+        """Say for how long one worked on a message that the peer was asked for."""
+        self._link.held.took(seconds)
 
     def send(self, message: bytes) -> None:
         """Send one message. Does nothing once the call is over.

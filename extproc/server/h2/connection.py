@@ -68,6 +68,9 @@ class Connection(Opening):
         out = self.out
         out.append(b"")
         self.is_quiet = False
+        now = self.clock()
+        if now >= self.waits.due:
+            out.append(self.waits.ask(now))
         try:
             self._read(self._input + data if self._input else data)
         except PeerError as error:

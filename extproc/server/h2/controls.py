@@ -46,7 +46,7 @@ class Controls(Link):
         self.turned_away = 0
         """Streams that never were a call, and earn no allowance."""
         self.window = limits.connection_window
-        self.streams_max = max(limits.streams_max, limits.streams_early_max)
+        self.streams_max = limits.streams_max
         """None are to be opened once we have left."""
         self.is_greeted = self.is_settled = self.is_acknowledged = False
         """Whether the peer's preface, its settings, and its acknowledgement of ours have come."""
@@ -183,7 +183,6 @@ class Controls(Link):
             if payload:
                 raise PeerError(Code.FRAME_SIZE_ERROR, "acknowledgement of a wrong size")
             self.is_acknowledged = True
-            self.streams_max = min(self.streams_max, self.limits.streams_max)
             return
         self.charge()
         found = frames.read_settings(payload)
@@ -211,6 +210,8 @@ class Controls(Link):
             raise PeerError(Code.PROTOCOL_ERROR, "ping of a stream")
         if len(payload) != PING_BYTES:
             raise PeerError(Code.FRAME_SIZE_ERROR, "ping of a wrong size")
+        if flags & ACK and self.waits.hear(payload, self.clock()):
+            return
         self.charge()
         if not flags & ACK:
             self.append(frames.ping(payload, is_ack=True))

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from time import perf_counter
+from typing import Final
 
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingRequest
 
@@ -30,6 +31,9 @@ from extproc.server.h2.heads import Method
 from extproc.server.servicer import SERVICE, Decided, Watch, let_go
 from extproc.wire.decode import decode
 from extproc.wire.encode import encode
+
+FAILS_OPEN: Final = (b"x-llm-failure-mode", b"allow")
+"""What a filter says (`grpc_service.initial_metadata`) that lets requests pass which we fail."""
 
 
 class Decisions:
@@ -92,16 +96,23 @@ class Decision:
         try:
             request = ProcessingRequest.FromString(message)
             exchange = self._exchange
+            is_first, is_late = exchange is None, False
             if exchange is None:
                 if request.observability_mode:
                     self._begin_to_watch(request)
                     return
                 exchange = self._begin()
-            action = exchange.receive(decode(request, exchange.headers_read))
+                is_late = self._call.is_late
+                if is_late and FAILS_OPEN in self._call.head.fields:
+                    self._turn_away()
+                    return
+            action = exchange.receive(decode(request, exchange.headers_read, is_late=is_late))
             if isinstance(action, Reserve):
                 self._reserve(exchange, action, began)
             else:
                 self._answer(action, began)
+            if not is_first:
+                self._call.took(perf_counter() - began)
         except Exception as error:  # noqa: BLE001  # a barrier between exchanges
             self._fail(error)
 
@@ -142,6 +153,8 @@ class Decision:
             self._outcome, self._reason = actions.told(action)
             self._call.finish()
             self._over()
+        else:
+            self._call.expect()
 
     def _reserve(self, exchange: Exchange, action: Reserve, began: float) -> None:
         """Ask the ledger, which mostly knows at once."""
@@ -173,6 +186,12 @@ class Decision:
         finally:
             self._task = None
         self._call.resume()
+
+    def _turn_away(self) -> None:
+        """Fail at once, rather than when Envoy has waited for long enough."""
+        self._call.finish(answers.UNAVAILABLE, "overloaded")
+        self._outcome = "turned_away"
+        self._over()
 
     def _fail(self, error: Exception) -> None:
         """End with an error status: Envoy takes a clean end for consent."""

@@ -12,19 +12,19 @@ class Limits(NamedTuple):
     message_bytes_max: int = 4 * MEBI
     """Of one message; beyond, its call ends with RESOURCE_EXHAUSTED."""
 
-    streams_max: int = 1024
-    """Open at a time; further ones are refused with REFUSED_STREAM."""
-
-    streams_early_max: int = 10_000
-    """The same until the peer has acknowledged that: an Envoy that just started may have as many
-    requests waiting, and answers each with 500 that is refused."""
+    streams_max: int = 10_000
+    """Open at a time; further ones are refused with REFUSED_STREAM. Each takes less than a
+    kilobyte. An Envoy that has more opens another connection; one that just started does not know
+    yet, and answers each request with 500 whose stream is refused."""
 
     stream_window: int = MEBI
     """What a call may send before we have read it. Not below 65,535, which is every stream's
     until the peer has read our settings."""
 
-    connection_window: int = 16 * MEBI
-    """How much of all calls of a connection may be on its way. Not below 65,535 either."""
+    connection_window: int = 1024 * MEBI
+    """How much of all calls of a connection may be on its way. Not below 65,535 either. So much
+    that it holds nobody up: what waits for a window lets PINGs pass, and they would not tell of it
+    (`waits.py`)."""
 
     held_bytes_max: int = 256 * MEBI
     """Of messages that are not there yet as a whole, or not read, of *all* connections of a
@@ -70,6 +70,11 @@ class Limits(NamedTuple):
     resets_per_second: float = 1000.0
     """Each costs us about what a call costs."""
 
+    wait_seconds_max: float = 0.5
+    """How long what the peer sends may wait for us, before its new calls are told that it was too
+    long (`Call.is_late`). Envoy gives up after the filter's `message_timeout`, 2 s in our
+    manifests, and a request waits twice: with its head and with its body."""
+
     handshake_seconds: float = 10.0
     """From the connection to the preface and its SETTINGS; beyond, PROTOCOL_ERROR."""
 
@@ -96,12 +101,25 @@ HEAD_BLOCK_BYTES_MAX: Final = 1024
 
 
 class Held:
-    """Bytes of unfinished messages, of all connections that share it."""
+    """What all connections of a server hold, and what is to come: they share the time as well."""
 
-    __slots__ = ("bytes",)
+    __slots__ = ("awaited", "bytes", "seconds")
 
     def __init__(self) -> None:
         self.bytes = 0
+        """Of unfinished messages."""
+        self.awaited = 0
+        """Messages that were asked for so far."""
+        self.seconds = 0.0
+        """What one of them takes, as of late."""
+
+    def took(self, seconds: float) -> None:
+        """Hear what one took."""
+        self.seconds += (seconds - self.seconds) * SHARE_OF_ONE
+
+
+SHARE_OF_ONE: Final = 1 / 64
+"""Which each message has in what one is thought to take."""
 
 
 class Allowance:

@@ -14,6 +14,7 @@ from extproc.server.h2.frames import (
     rst_stream,
 )
 from extproc.server.h2.limits import Held, Limits
+from extproc.server.h2.waits import Waits
 
 if TYPE_CHECKING:
     from extproc.server.h2.call import Call
@@ -50,6 +51,7 @@ class Link:
         """Those that wait for the connection's."""
         self.queued = 0
         """Bytes in their queues."""
+        self.waits = Waits(clock(), limits.wait_seconds_max, held)
         self.is_choked = False
         self.must_resize = False
         """Whether the next header block has to say that we use no table."""

@@ -25,6 +25,10 @@ BACKLOG: Final = 1024
 WRITE_BYTES_HIGH: Final = 1 << 20
 """Unsent beyond what the kernel takes; beyond, we don't read on until it is less."""
 
+TURN_BYTES: Final = 128 * 1024
+"""Of one connection, read in one go; beyond, all others have their turn first. Libuv would read
+on for 8 MB, and send nothing before."""
+
 FLUSH_SECONDS: Final = 1.0
 """How long the last words of a connection may take when the server ends."""
 
@@ -97,7 +101,6 @@ class Shell(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Greet the peer."""
-        # uvloop's is one, but doesn't say so.
         self._transport = cast(
             "asyncio.Transport", transport
         )  # uvloop's is one, but doesn't say so
@@ -124,6 +127,13 @@ class Shell(asyncio.Protocol):
             self._transport.write(answer)
         if connection.is_leaving and connection.is_over:
             self._close()
+        elif len(data) > TURN_BYTES:
+            self._transport.pause_reading()
+            self._server.loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._stalled_at is None and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def eof_received(self) -> bool:
         """A peer that says no more than this hears no more either."""
