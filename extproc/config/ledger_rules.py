@@ -22,6 +22,12 @@ def check_ledger(settings: Settings) -> Iterator[Finding]:
         elif not _SERVER.fullmatch(ledger.url):
             message = 'expected a server such as "valkey://valkey:6379/0"; valkeys:// speaks TLS'
             yield Finding(("ledger", "url"), message)
+        if settings.meter == "observe":
+            message = (
+                '"observe" is for one service: with a ledger of several ("valkey"), the copy of an'
+                " answer may come to one and its record to another"
+            )
+            yield Finding(("meter",), message)
         return
     for name in ("url", "password_file"):
         if getattr(ledger, name) is not None:

@@ -138,7 +138,9 @@ MEANINGS: Final = {
     ),
     "Tenant.when_unavailable": "That of the ledger, for this tenant's requests (`valkey` only).",
     "Limits.request_body_bytes": "Longer bodies are refused with 413.",
-    "Limits.prompt_exact_bytes": "Longer prompts are estimated, not counted.",
+    "Limits.prompt_exact_bytes": (
+        "A prompt with more text than this that was not counted before is estimated in part."
+    ),
     "Limits.tenants": "More tenants are refused.",
 }
 """By section and field. A test holds that these are all the fields there are."""

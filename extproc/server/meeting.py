@@ -10,7 +10,7 @@ an argument: `parking.py` commits what is decided here.
     write down what became true.
 4.  Both waits are bounded. Beyond it a record is settled at once, and the oldest sighting goes.
 
-A service of several replicas needs nothing but a ledger that they share: what waits is in notes.
+They must meet in one process, so the settings refuse this with a ledger that several share.
 """
 
 from collections import OrderedDict

@@ -59,6 +59,13 @@ class CountCache:
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
+    def __contains__(self, text: str) -> bool:
+        """Whether `count` would find it."""
+        if len(text) < CACHED_CHARS_MIN:
+            return False
+        hashed = self._hash(text)
+        return hashed in self._young or hashed in self._old
+
     def count(self, text: str) -> int:
         """Return the tokens of `text`, counted now or before."""
         if len(text) < CACHED_CHARS_MIN:

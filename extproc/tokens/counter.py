@@ -1,10 +1,10 @@
-"""The `TextCounter` of the running service: exact while texts are small, bounded always."""
+"""The `TextCounter` of the running service: exact while what is new is small, bounded always."""
 
 import os
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from extproc.llm.ranges import Range
+from extproc.llm.ranges import Range, exactly
 from extproc.tokens.cache import CountCache, keyed_hash
 from extproc.tokens.encodings import Encoder, Engine, load
 from extproc.tokens.estimate import estimate
@@ -20,7 +20,11 @@ class _Loaded(NamedTuple):
 
 
 class Counter:
-    """Counts texts exactly up to `prompt_exact_bytes` of UTF-8 per call; estimates beyond.
+    """Counts exactly up to `prompt_exact_bytes` of new UTF-8 per call; estimates beyond.
+
+    Of more than that, texts that were counted before are still exact, and the first of the others
+    are counted, up to half of it: so a growing chat is counted in full once it was seen a few
+    times, however long it is.
 
     `key` hides what texts were counted from whoever reads the memory, and what is looked at in
     large ones from whoever writes them: random, one per process, unless a test wants the same
@@ -57,9 +61,31 @@ class Counter:
         """
         encoder, cache = self._of(encoding)
         if self._is_counted(texts):
-            tokens = sum(map(cache.count, texts))
-            return Range(tokens, tokens, tokens)
-        return estimate(texts, encoder, sample_bytes_max=self._exact_bytes, seed=self._key)
+            return exactly(sum(map(cache.count, texts)))
+        counted, rest, sample_bytes = self._divided(texts, cache)
+        tokens = exactly(sum(map(cache.count, counted)))
+        if not rest:
+            return tokens
+        return tokens.plus(estimate(rest, encoder, sample_bytes_max=sample_bytes, seed=self._key))
+
+    def _divided(
+        self, texts: Sequence[str], cache: CountCache
+    ) -> tuple[Sequence[str], Sequence[str], int]:
+        """Tell which to count, which to estimate, and how many bytes of these may be counted."""
+        new = [text for text in texts if text not in cache]
+        if self._is_counted(new):
+            return texts, (), 0
+        counted = [text for text in texts if text in cache]
+        rest: list[str] = []
+        left = self._exact_bytes
+        for text in new:
+            after = left - len(utf8(text))
+            if after >= self._exact_bytes // 2:
+                counted.append(text)
+                left = after
+            else:
+                rest.append(text)
+        return counted, rest, left
 
     def _of(self, encoding: str) -> _Loaded:
         loaded = self._loaded.get(encoding)

@@ -412,6 +412,16 @@ LEDGER = [
         ['$.ledger.url: missing: "valkey" needs its server'],
         id="a server that nobody names",
     ),
+    pytest.param(
+        {"ledger": {"kind": "valkey", "url": "valkey://a"}, "meter": "observe"},
+        [
+            (
+                '$.meter: "observe" is for one service: with a ledger of several ("valkey"), the'
+                " copy of an answer may come to one and its record to another"
+            )
+        ],
+        id="observed by several",
+    ),
     *(
         pytest.param(
             {"ledger": {"kind": "valkey", "url": url}},

@@ -175,3 +175,45 @@ def test_nothing_raises(text: str, exact_bytes: int, encoding: str, engine: Engi
     found = counter.count(encoding, (text, text[:100]))
 
     assert 0 <= found.tokens_min <= found.tokens <= found.tokens_max
+
+
+def chat(turns: int) -> tuple[str, ...]:
+    """Make texts of 200 words and bytes each, no two the same."""
+    return tuple(f"{turn:03} " + "a " * 98 for turn in range(turns))
+
+
+def test_what_was_counted_before_is_exact_however_much_it_is(recording: Recording) -> None:
+    counter = Counter(prompt_exact_bytes=4096)
+    for turns in range(1, 101):
+        recording.bytes = 0
+
+        found = counter.count("cl100k_base", chat(turns))
+
+        assert found == exactly(99 * turns)
+        assert recording.bytes == 200
+
+
+def test_a_long_chat_is_exact_once_it_was_seen_a_few_times(recording: Recording) -> None:
+    counter = Counter(prompt_exact_bytes=4096)
+    are_exact: list[bool] = []
+    for _ in range(10):
+        recording.bytes = 0
+
+        found = counter.count("cl100k_base", chat(100))
+
+        assert recording.bytes <= 4096
+        assert found.tokens_min <= 9900 <= found.tokens_max
+        are_exact.append(found.is_exact)
+
+    assert are_exact == sorted(are_exact)
+    assert are_exact[0] is False
+    assert are_exact[-1] is True
+    assert recording.bytes == 0
+
+
+def test_one_large_text_leaves_its_whole_sample_to_the_estimate(recording: Recording) -> None:
+    counter = Counter(prompt_exact_bytes=65_536)
+
+    counter.count("cl100k_base", ("word " * 100_000,))
+
+    assert recording.bytes > 60_000
