@@ -68,6 +68,9 @@ class Heard:
     def expect(self) -> None:
         """It comes at once."""
 
+    def expect_no_more(self) -> None:
+        """It has come."""
+
     def took(self, seconds: float) -> None:
         """Nobody waits for that."""
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2 import ProcessingResponse
-from hyperframe.frame import DataFrame, PingFrame
+from hyperframe.frame import DataFrame, PingFrame, RstStreamFrame
 
 from extproc.server.h2.decision import FAILS_OPEN
 from extproc.server.h2.limits import Held, Limits
@@ -153,6 +153,49 @@ def test_calls_are_late_when_more_was_asked_for_than_can_be_done_in_time() -> No
         call.expect()
 
     assert (at_50, at_51, after, call.is_late) == (False, True, False, True)
+
+
+def test_what_has_come_makes_nobody_late() -> None:
+    call = Envoy(Peer()).peer.handlers[0].call
+    call.took(64.0)
+    for _ in range(100):
+        call.expect()
+        call.expect_no_more()
+
+    assert not call.is_late
+
+
+def test_long_messages_are_soon_forgotten() -> None:
+    held = Held()
+    for _ in range(1_000):
+        held.took(0.1)
+    for _ in range(64):
+        held.took(0.001)
+
+    assert 0.001 < held.seconds < 0.005
+
+
+@pytest.mark.parametrize("end", ["body", "reset", "half-closed", "lost", "nonsense"])
+def test_nothing_is_awaited_of_a_call_that_is_over(desk: Desk, end: str) -> None:
+    held = desk.peer.connection.held
+    desk.peer.open(1)
+    desk.peer.data(1, HEAD)
+    assert held.awaited == 1
+
+    match end:
+        case "body":
+            desk.peer.data(1, BODY)
+        case "reset":
+            desk.peer.send(RstStreamFrame(1))
+        case "half-closed":
+            desk.peer.data(1, b"", "END_STREAM")
+        case "lost":
+            desk.peer.connection.lost()
+        case _:
+            desk.peer.data(1, message(b"\xff"))
+
+    assert (held.asked, held.awaited) == (1, 0)
+    assert (held.seconds > 0) == (end == "body")
 
 
 def test_what_others_asked_for_takes_the_same_time() -> None:

@@ -110,8 +110,11 @@ class Answering(Protocol):
     def expect(self) -> None:
         """Say that another message was asked for."""
 
+    def expect_no_more(self) -> None:
+        """Say that it has come, or never will."""
+
     def took(self, seconds: float) -> None:
-        """Say how long one worked on that."""
+        """Say how long one worked on it."""
 
     def send(self, message: bytes) -> None:
         """Send an answer."""

@@ -43,7 +43,13 @@ class Call(Inbound):
 
     def expect(self) -> None:
         """Say that the peer was just asked for a message."""
-        self._link.held.awaited += 1
+        held = self._link.held
+        held.asked += 1
+        held.awaited += 1
+
+    def expect_no_more(self) -> None:
+        """Say that this has come, or never will."""
+        self._link.held.awaited -= 1
 
     def took(self, seconds: float) -> None:
         """Say for how long one worked on a message that the peer was asked for."""

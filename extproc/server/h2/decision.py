@@ -64,6 +64,7 @@ class Decision:
     __slots__ = (
         "_call",
         "_exchange",
+        "_is_awaiting",
         "_is_held_in_vain",
         "_is_over",
         "_of",
@@ -82,7 +83,7 @@ class Decision:
         self._reservation = ""
         self._watched: Requests[ProcessingRequest] | None = None
         self._task: asyncio.Task[None] | None = None
-        self._is_held_in_vain = self._is_over = False
+        self._is_awaiting = self._is_held_in_vain = self._is_over = False
         self._outcome, self._reason, self._seconds = "given_up", "", 0.0
 
     # What comes.
@@ -96,7 +97,9 @@ class Decision:
         try:
             request = ProcessingRequest.FromString(message)
             exchange = self._exchange
-            is_first, is_late = exchange is None, False
+            is_awaited, is_late = self._is_awaiting, False
+            if is_awaited:
+                self._expect_no_more()
             if exchange is None:
                 if request.observability_mode:
                     self._begin_to_watch(request)
@@ -111,7 +114,7 @@ class Decision:
                 self._reserve(exchange, action, began)
             else:
                 self._answer(action, began)
-            if not is_first:
+            if is_awaited:
                 self._call.took(perf_counter() - began)
         except Exception as error:  # noqa: BLE001  # a barrier between exchanges
             self._fail(error)
@@ -154,7 +157,12 @@ class Decision:
             self._call.finish()
             self._over()
         else:
+            self._is_awaiting = True
             self._call.expect()
+
+    def _expect_no_more(self) -> None:
+        self._is_awaiting = False
+        self._call.expect_no_more()
 
     def _reserve(self, exchange: Exchange, action: Reserve, began: float) -> None:
         """Ask the ledger, which mostly knows at once."""
@@ -209,6 +217,8 @@ class Decision:
         if self._is_over:
             return
         self._is_over = True
+        if self._is_awaiting:
+            self._expect_no_more()
         self._of.decided(self._outcome, self._reason, self._seconds)
         if self._is_held_in_vain:
             at_once(self._of.ledger.release(self._reservation))

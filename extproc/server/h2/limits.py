@@ -103,23 +103,26 @@ HEAD_BLOCK_BYTES_MAX: Final = 1024
 class Held:
     """What all connections of a server hold, and what is to come: they share the time as well."""
 
-    __slots__ = ("awaited", "bytes", "seconds")
+    __slots__ = ("asked", "awaited", "bytes", "seconds")
 
     def __init__(self) -> None:
         self.bytes = 0
         """Of unfinished messages."""
-        self.awaited = 0
+        self.asked = 0
         """Messages that were asked for so far."""
+        self.awaited = 0
+        """Those that have not come."""
         self.seconds = 0.0
         """What one of them takes, as of late."""
 
     def took(self, seconds: float) -> None:
-        """Hear what one took."""
-        self.seconds += (seconds - self.seconds) * SHARE_OF_ONE
+        """Hear what one took. Long ones count less, since it is better to let in too many."""
+        share = SHARE_OF_ONE if seconds > self.seconds else 4 * SHARE_OF_ONE
+        self.seconds += (seconds - self.seconds) * share
 
 
 SHARE_OF_ONE: Final = 1 / 64
-"""Which each message has in what one is thought to take."""
+"""Which a message has in what one is thought to take."""
 
 
 class Allowance:
