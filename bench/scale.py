@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from bench.report import RESULTS, spread, table
-from bench.scale_parts import Tenants, has_workers, settings, soak, waiting, workers
+from bench.scale_parts import Tenants, settings, soak, waiting, workers
 from bench.telling import keep, machine, parser, tell
 
 TENANTS: Final = (10, 1000, 10_000)
@@ -50,9 +50,8 @@ def main(*arguments: str) -> None:
             rounds,
         )
         result["streams"] = waiting(folder, [0, 50] if is_brief else list(STREAMS), rounds=rounds)
-        numbers = list(WORKERS) if not is_brief and has_workers() else [1]
         result["workers"] = workers(
-            folder, numbers, rounds=rounds, requests=100 if is_brief else 1500
+            folder, WORKERS, rounds=rounds, requests=100 if is_brief else 1500
         )
         result["soak"] = soak(folder, seconds=seconds, per_second=SOAK_PER_SECOND)
     text = tell("scale", tables(result))

@@ -3,11 +3,10 @@
 import asyncio
 import gc
 import random
-import subprocess
 import sys
 import time
 import tracemalloc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
@@ -23,16 +22,19 @@ from bench.open_loop import Run, offer
 from bench.processes import family_cpu_seconds, resident_bytes
 from bench.size import roomy
 from bench.through_envoy import Peer, answer_and_record, behind_envoy
+from bench.workers import with_pool
 from extproc import app
 from extproc.config.loader import load_file
 from extproc.exchange.machine import Exchange
 from extproc.ledgers import empty_ledger
 from extproc.server.h2.decision import Decisions
 from extproc.server.rulebook import rules_of
+from tests.valkeys import running
 
 BODY_BYTES: Final = 2048
 PART_BYTES: Final = 1024
 REQUESTS: Final = 300
+STREAMS_PER_CONNECTION: Final = 4
 """That are sent beside streams that wait."""
 
 Figures = Mapping[str, float]
@@ -162,24 +164,26 @@ def command(path: Path, *, workers: int = 1) -> tuple[str, ...]:
     return (sys.executable, "-m", "extproc", "serve", "--settings", str(path), "--port", "0", *more)
 
 
-def has_workers() -> bool:
-    """Whether `serve` knows `--workers`."""
-    arguments = (sys.executable, "-m", "extproc", "serve", "--help")
-    return (
-        "--workers" in subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-    )
+def workers(
+    directory: Path, numbers: Sequence[int], *, rounds: int, requests: int
+) -> dict[str, Any]:
+    """Serve by so many processes that share a Valkey: what they take together, and get done.
 
-
-def workers(directory: Path, numbers: list[int], *, rounds: int, requests: int) -> dict[str, Any]:
-    """Serve by so many processes: what they take together, and how much they do."""
+    Envoy has a connection for each `STREAMS_PER_CONNECTION` requests, so that each gets some.
+    """
     found: dict[str, dict[str, list[float]]] = {}
     path = settings(directory, tenants=10, budgets=1)
     with ExitStack() as stack:
+        valkey = stack.enter_context(running())
+        tree = yaml.safe_load(path.read_text())
+        tree["ledger"] = {"kind": "valkey", "url": valkey.url}
+        path.write_text(yaml.safe_dump(tree))
+        edit = with_pool({"streams": STREAMS_PER_CONNECTION})
         peers = {}
         for number in numbers:
             home = directory / f"workers-{number}"
             home.mkdir()
-            one = behind_envoy(command(path, workers=number), directory=home)
+            one = behind_envoy(command(path, workers=number), directory=home, edit=edit)
             peers[number] = stack.enter_context(one)
         for turn in range(rounds):
             for number, peer in peers.items():

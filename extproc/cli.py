@@ -19,10 +19,8 @@ from extproc.cli_mesh import add_mesh
 from extproc.cli_workers import add_options as add_workers
 from extproc.config.loader import ConfigError, load_file
 from extproc.demo import REPLICAS_MAX
+from extproc.exits import EXIT_SELF_TEST, EXIT_WRONG_INPUT
 from extproc.ledger.port import LedgerError
-
-EXIT_WRONG_INPUT = 2
-EXIT_SELF_TEST = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,7 +138,7 @@ def _serve(options: argparse.Namespace) -> int:
     from extproc.app import serve, with_port  # noqa: PLC0415  # `check` must not wait for gRPC to load
     from extproc.cli_workers import run as run_workers  # noqa: PLC0415  # as above
     from extproc.config.reading import read_first  # noqa: PLC0415  # as above
-    from extproc.selftest import SelfTestError  # noqa: PLC0415  # as above
+    from extproc.selftest_envoy import SelfTestError  # noqa: PLC0415  # as above
     from extproc.server.reloading import Source  # noqa: PLC0415  # as above
     from extproc.workers.worker import work  # noqa: PLC0415  # as above
 

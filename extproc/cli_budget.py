@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from extproc.bookkeeping.invoices import read_invoice
 from extproc.bookkeeping.ledgers import opened, opened_as_set
@@ -23,10 +23,8 @@ from extproc.bookkeeping.seen import nothing_seen
 from extproc.bookkeeping.texts import comparison_text, replay_text
 from extproc.cli_budget_api import add_commands as add_api_commands
 from extproc.config.loader import load_file
+from extproc.exits import EXIT_NOT_ALL, EXIT_WRONG_INPUT
 from extproc.ledger.port import LedgerError
-
-EXIT_NOT_ALL: Final = 1
-EXIT_WRONG_INPUT: Final = 2
 
 _clock = time.time  # noqa: TID251  # a command of its own has the one clock too
 

@@ -12,12 +12,8 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final
 
+from extproc.exits import EXIT_WRONG_INPUT
 from extproc.policy.budgets import CHARGE_MAX
-
-EXIT_REFUSED: Final = 1
-EXIT_WRONG_INPUT: Final = 2
-CALL_SECONDS: Final = 10.0
-"""So long does a command wait for an answer."""
 
 _SECONDS: Final = {"m": 60, "h": 3600, "d": 86400}
 _LASTING: Final = re.compile(r"([1-9][0-9]{0,5})([mhd])")

@@ -13,9 +13,12 @@ import grpc
 
 from extproc.budgets_api import budgets_pb2 as pb
 from extproc.budgets_api.budgets_pb2_grpc import BudgetServiceStub
-from extproc.cli_budget_api import CALL_SECONDS, EXIT_REFUSED, EXIT_WRONG_INPUT
 from extproc.cli_budget_tables import HEADINGS, budget_told, details, row, shown_at, table
+from extproc.exits import EXIT_NOT_ALL, EXIT_WRONG_INPUT
 from extproc.policy.budgets import CHARGE_MAX, MICRO_USD_PER_USD
+
+CALL_SECONDS: Final = 10.0
+"""So long does a command wait for an answer."""
 
 MESSAGE_BYTES_MAX: Final = 64 << 20
 PAGE_TENANTS: Final = 500
@@ -52,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     except grpc.RpcError as error:
         code = error.code().name.lower().replace("_", " ")
         print(f"{options.server}: {code}: {error.details()}", file=sys.stderr)
-        return EXIT_REFUSED
+        return EXIT_NOT_ALL
     return 0
 
 

@@ -5,11 +5,10 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from extproc.cli_mesh_lint import add_lint
-
-EXIT_WRONG_INPUT: Final = 2
+from extproc.exits import EXIT_WRONG_INPUT
 
 _RENDER = """\
 Translates Services, Pods and EndpointSlices, VirtualServices, DestinationRules, ServiceEntries,

@@ -8,11 +8,11 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from extproc.exits import EXIT_NOT_ALL, EXIT_WRONG_INPUT
+
 if TYPE_CHECKING:
     from extproc.mesh.lint.finding import Finding
 
-EXIT_FINDINGS: Final = 1
-EXIT_WRONG_INPUT: Final = 2
 
 _WHAT: Final = """\
 Reads Istio's manifests, and says what a mesh would do otherwise than they mean. A folder with a
@@ -51,7 +51,7 @@ def _lint(options: argparse.Namespace) -> int:
         print(json.dumps([finding._asdict() for finding in found], indent=2))
     else:
         print("\n".join(_lines(found)))
-    return EXIT_FINDINGS if found else 0
+    return EXIT_NOT_ALL if found else 0
 
 
 def _lines(found: "Sequence[Finding]") -> Iterator[str]:

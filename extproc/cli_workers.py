@@ -11,9 +11,9 @@ from typing import Any, Final
 import uvloop
 
 from extproc.config.loader import Loaded
+from extproc.exits import EXIT_WRONG_INPUT
 
 WORKERS_MAX: Final = 256
-EXIT_WRONG_INPUT: Final = 2
 
 _CPU_MAX: Final = Path("/sys/fs/cgroup/cpu.max")
 

@@ -9,13 +9,15 @@ import pytest
 from msgspec import structs
 
 from extproc import app
-from extproc.cli import EXIT_SELF_TEST, main
+from extproc.cli import main
 from extproc.config.loader import Loaded, load_file
 from extproc.exchange.machine import Rules
+from extproc.exits import EXIT_SELF_TEST
 from extproc.ledger.memory import MemoryLedger
 from extproc.ledger.port import OpenLedger
 from extproc.policy.budgets import Answer, Reserve, Unavailable
-from extproc.selftest import SelfTestError, self_test
+from extproc.selftest import self_test
+from extproc.selftest_envoy import SelfTestError
 from extproc.server.rulebook import rules_of
 from tests.scenarios.table import SETTINGS
 from tests.unit.config_good import FILES, read, spoiled, text_of
