@@ -65,8 +65,12 @@ class _Watched(NamedTuple):
 
 
 async def changes(files: Callable[[], Collection[Path]]) -> AsyncGenerator[None, None]:
-    """Yield whenever one of the `files` may have changed, until the caller closes this."""
+    """Yield whenever one of the `files` may have changed, until the caller closes this.
+
+    First at once: what is read after that, and changes later, is told.
+    """
     marks = _marks(files())
+    yield
     while True:
         watched = _watched(files())
         async with aclosing(_moments(watched)) as moments:

@@ -87,7 +87,6 @@ class Reloading:
         """Follow the file until cancelled. Never fails."""
         async with asyncio.TaskGroup() as self._tasks:
             self._tasks.create_task(self._watch())
-            self._wake.set()  # it may have changed since it was read
             while True:
                 await self._wake.wait()
                 self._wake.clear()

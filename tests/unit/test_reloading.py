@@ -36,6 +36,9 @@ class World:
         source = Source(path, digests_of([path]), GOOD.settings)
         self.reloading = Reloading(self.book, source, self, lambda: NOW, self.counts.append)
         self.done = asyncio.Event()
+        self.may_watch = asyncio.Event()
+        self.may_watch.set()
+        self.watches = asyncio.Event()
 
     def warm(self, encodings: Collection[str]) -> None:
         self.warmed.append(encodings)
@@ -54,8 +57,10 @@ class World:
 
     async def changes(self, _: object) -> AsyncGenerator[None, None]:
         """Nothing more changes."""
-        await asyncio.get_running_loop().create_future()
+        await self.may_watch.wait()
         yield
+        self.watches.set()
+        await asyncio.get_running_loop().create_future()
 
 
 @pytest.fixture
@@ -74,6 +79,7 @@ def run(world: World, *answers: Callable[[], Read]) -> None:
     async def go() -> None:
         running = asyncio.ensure_future(world.reloading.run())
         async with asyncio.timeout(30):
+            await world.watches.wait()
             if answers:
                 await world.done.wait()
             await looked(world)
@@ -96,6 +102,28 @@ def test_a_file_that_is_the_same_is_not_read(world: World) -> None:
     run(world)
 
     assert (world.counts, world.book.last_attempt) == ([], None)
+
+
+def test_no_file_is_looked_at_before_it_is_watched(world: World) -> None:
+    """Or what changes in between would never be noticed."""
+    world.path.write_text("new")
+    world.may_watch.clear()
+
+    async def go() -> None:
+        running = asyncio.ensure_future(world.reloading.run())
+        async with asyncio.timeout(30):
+            await looked(world)
+            assert world.book.last_attempt is None
+            world.may_watch.set()
+            await world.watches.wait()
+            await looked(world)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    world.answers.append(lambda: world.found(NEW))
+    asyncio.run(go())
+
+    assert world.book.loaded == NEW
 
 
 def test_whoever_asks_gets_it_read_all_the_same(world: World) -> None:

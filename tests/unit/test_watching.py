@@ -25,6 +25,7 @@ def noticed(files: Callable[[], list[Path]], *steps: Callable[[], object]) -> in
     async def watch() -> int:
         count = 0
         async with aclosing(changes(files)) as moments:
+            await anext(moments)
             for step in steps:
                 waiting = asyncio.ensure_future(anext(moments))
                 await asyncio.sleep(0)  # from here on it watches
@@ -93,6 +94,17 @@ def test_a_link_on_the_way_that_leads_elsewhere_is_noticed(tmp_path: Path) -> No
     assert noticed(lambda: [tmp_path / "link"], *steps) == len(steps)
 
 
+@pytest.mark.usefixtures("_means")
+def test_what_changes_after_the_first_moment_is_noticed(file: Path) -> None:
+    async def watch() -> None:
+        async with aclosing(changes(lambda: [file])) as moments, asyncio.timeout(SECONDS_MAX):
+            await anext(moments)
+            replace(file, "two")  # nothing watches yet
+            await anext(moments)
+
+    asyncio.run(watch())
+
+
 def asked_anew(
     monkeypatch: pytest.MonkeyPatch, files: list[Path], *steps: Callable[[], object]
 ) -> None:
@@ -118,6 +130,7 @@ def asked_anew(
 
         async def follow() -> None:
             async with aclosing(changes(lambda: files)) as moments:
+                await anext(moments)
                 async for _ in moments:
                     noticed.put_nowait(None)
 
