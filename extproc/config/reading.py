@@ -13,7 +13,8 @@ import os
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Final, NamedTuple, TypeVar
@@ -110,8 +111,7 @@ def read_first(path: Path) -> tuple[Loaded, Mapping[Path, bytes]]:
 
 
 async def _read_apart(path: Path, known: Mapping[str, Tenant], nice: int) -> Read:
-    child = await asyncio.to_thread(_start, path, nice)
-    try:
+    async with _child(path, nice) as child:
         frames = asyncio.StreamReader()
         protocol = asyncio.StreamReaderProtocol(frames)
         loop = asyncio.get_running_loop()
@@ -122,9 +122,23 @@ async def _read_apart(path: Path, known: Mapping[str, Tenant], nice: int) -> Rea
             raise _CutOffError(await asyncio.to_thread(child.wait)) from None
         finally:
             pipe.close()
+
+
+@asynccontextmanager
+async def _child(path: Path, nice: int) -> AsyncIterator["subprocess.Popen[bytes]"]:
+    starting = asyncio.ensure_future(asyncio.to_thread(_start, path, nice))
+    try:
+        yield await asyncio.shield(starting)
     finally:
+        await asyncio.shield(_end(starting))
+
+
+async def _end(starting: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
+    """End a child, also one that whoever gave up has not seen started."""
+    child = await starting
+    with child:  # closes its pipe, which nobody may have taken over
         child.kill()
-        await asyncio.shield(asyncio.to_thread(child.wait))
+        await asyncio.to_thread(child.wait)
 
 
 def _start(path: Path, nice: int) -> "subprocess.Popen[bytes]":

@@ -3,7 +3,9 @@
 import asyncio
 import io
 import os
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -142,17 +144,33 @@ def test_a_bug_in_the_child_is_told_without_what_it_is_about(
     assert HASH.encode() not in out.getvalue()
 
 
+@pytest.mark.parametrize("is_starting", [False, True], ids=["started", "starting"])
 def test_no_child_outlives_whoever_gave_up_on_it(
-    monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, path: Path, tmp_path: Path, *, is_starting: bool
 ) -> None:
     number = tmp_path / "number"
     os.mkfifo(number)
     program(monkeypatch, tmp_path, f"echo $$ > {number}; exec sleep 99")
+    start = reading._start  # noqa: SLF001  # a moment within it
+    started, given_up = threading.Event(), threading.Event()
+
+    def start_slowly(path: Path, nice: int) -> "subprocess.Popen[bytes]":
+        child = start(path, nice)
+        if is_starting:
+            given_up.wait()
+        started.set()
+        return child
+
+    monkeypatch.setattr(reading, "_start", start_slowly)
 
     async def give_up() -> int:
         reading_it = asyncio.ensure_future(read_apart(path, {}))
         child = int(await asyncio.to_thread(number.read_text))
+        if not is_starting:
+            await asyncio.to_thread(started.wait)
         reading_it.cancel()
+        await asyncio.sleep(0)
+        given_up.set()
         with pytest.raises(asyncio.CancelledError):
             await reading_it
         return child
