@@ -8,7 +8,7 @@ ENVOYS_READY := $(ENVOYS:%=.envoy/%/.ready)
 T ?= tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix conformance browser chaos bench bench-peers bench-micro bench-sse bench-size bench-scale bench-overload h2spec schema protos lock clean
+.PHONY: help demo test check fix fuzz conformance browser chaos bench bench-peers bench-micro bench-sse bench-size bench-scale bench-overload h2spec schema protos lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z -]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -40,6 +40,11 @@ bench-peers: $(READY) .envoy/1.40.0/.ready ## CPU and latency beside gRPC server
 
 bench-micro bench-sse bench-size bench-scale bench-overload: $(READY) .envoy/1.40.0/.ready ## Stages; streams; bodies; what grows; too much
 	$(BIN)/python -m bench.$(@:bench-%=%)
+
+ROUNDS ?= 10
+fuzz: $(READY) ## The properties with examples never tried before, ROUNDS times; CI repeats the same ones
+	@for round in $$(seq $(ROUNDS)); do echo "round $$round of $(ROUNDS)"; $(BIN)/python -m pytest -q -n 4 \
+	  --dist worksteal --hypothesis-profile=fuzz -m hypothesis $(T) --ignore=tests/conformance --ignore=tests/browser || exit 1; done
 
 chaos: $(READY) .envoy/1.40.0/.ready ## Kill, stop and drain everything under load; then look at the books
 	$(BIN)/python -m chaos

@@ -241,10 +241,10 @@ class LedgerMachine(RuleBasedStateMachine):
         *,
         is_kept: bool,
     ) -> None:
-        self.move(elapsed)
         budgets = self.settings.get(tenant, {})
         claims = tuple(claim(b, budgets[b], *wanted[b]) for b in wanted if b in budgets)
-        if claims:  # else nobody would ask a ledger
+        if claims:  # else nobody would ask a ledger, which would not learn what time it is
+            self.move(elapsed)
             self._ask(self._name(name), tenant, claims, is_kept=is_kept)
 
     @precondition(lambda self: self._own())
