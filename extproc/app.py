@@ -245,7 +245,8 @@ def _listening(
     service: Service, transport: Transport, drain_seconds: float, *, is_port_shared: bool
 ) -> AbstractAsyncContextManager[int]:
     settings = service.rulebook.loaded.settings
-    address = f"{settings.listen.address}:{settings.listen.port}"
+    listen = settings.listen
+    address = f"{listen.address}:{listen.port}"
     body_bytes = settings.limits.request_body_bytes
     if transport == "h2":
         return h2.serving(
@@ -254,6 +255,7 @@ def _listening(
             address=address,
             request_body_bytes=body_bytes,
             drain_seconds=drain_seconds,
+            age_seconds=listen.connection_age_seconds,
             is_port_shared=is_port_shared,
         )
     return serving(
@@ -262,6 +264,7 @@ def _listening(
         address=address,
         request_body_bytes=body_bytes,
         drain_seconds=drain_seconds,
+        age_seconds=listen.connection_age_seconds,
         is_port_shared=is_port_shared,
     )
 

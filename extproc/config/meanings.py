@@ -28,6 +28,10 @@ MEANINGS: Final = {
     "Settings.limits": "Bounds on what we take in.",
     "Listen.address": 'An address or a host name; IPv6 in brackets, as in "[::]".',
     "Listen.port": "A TCP port; 0 takes a free one and says which.",
+    "Listen.connection_age_seconds": (
+        "Then a proxy is asked to open another connection, which may come to another replica or"
+        " worker; what runs on the old one ends there. Left out: a connection lasts."
+    ),
     "IdentitySource.jwt_claim": (
         "A claim of the token that Envoy's jwt_authn verified; dots lead into nested claims."
     ),

@@ -20,6 +20,7 @@ class Listen(Section, frozen=True, kw_only=True):
 
     address: str = "0.0.0.0"  # noqa: S104  # a service in a Pod is called from outside of it
     port: Port = 50051
+    connection_age_seconds: Annotated[int, msgspec.Meta(ge=1, le=86400)] | None = None
 
 
 class Admin(Section, frozen=True, kw_only=True):

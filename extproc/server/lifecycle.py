@@ -27,13 +27,16 @@ async def serving(  # noqa: PLR0913  # each is a thing of its own, and none has 
     address: str,
     request_body_bytes: int,
     drain_seconds: float,
+    age_seconds: float | None = None,
     is_port_shared: bool = False,
 ) -> AsyncIterator[int]:
     """Serve until the block ends, then say so to health checkers and let exchanges finish.
 
     What is still open after `drain_seconds` is cut off with an error status, which Envoy does
-    not take for consent. Records that come then are refused: Envoy keeps them. Where the port is
-    shared, other processes of ours may listen on it too, and the kernel deals out connections.
+    not take for consent. Records that come then are refused: Envoy keeps them. Beyond
+    `age_seconds` a connection gets no new calls, and those that it has may take their time. Where
+    the port is shared, other processes of ours may listen on it too, and the kernel deals out
+    connections.
 
     Yields:
         The port in use, so that one may ask for port 0.
@@ -41,12 +44,13 @@ async def serving(  # noqa: PLR0913  # each is a thing of its own, and none has 
     Raises:
         RuntimeError: the address can't be bound.
     """
-    server = grpc.aio.server(
-        options=[
-            ("grpc.max_receive_message_length", request_body_bytes + MESSAGE_BYTES_OVERHEAD),
-            ("grpc.so_reuseport", int(is_port_shared)),
-        ]
-    )
+    options = [
+        ("grpc.max_receive_message_length", request_body_bytes + MESSAGE_BYTES_OVERHEAD),
+        ("grpc.so_reuseport", int(is_port_shared)),
+    ]
+    if age_seconds is not None:
+        options.append(("grpc.max_connection_age_ms", int(age_seconds * 1000)))
+    server = grpc.aio.server(options=options)
     healths = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(healths, server)
     server.add_generic_rpc_handlers((servicer.handler(),))

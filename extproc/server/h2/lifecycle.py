@@ -17,7 +17,7 @@ from extproc.server.h2.asynchronous import Unary, finished
 from extproc.server.h2.decision import Decisions
 from extproc.server.h2.heads import Method
 from extproc.server.h2.health import Health
-from extproc.server.h2.limits import Limits
+from extproc.server.h2.limits import FOREVER, Limits
 from extproc.server.h2.shell import serve
 from extproc.server.intake import Intake
 from extproc.server.lifecycle import MESSAGE_BYTES_OVERHEAD
@@ -34,14 +34,17 @@ async def serving(  # noqa: PLR0913  # each is a thing of its own, and none has 
     address: str,
     request_body_bytes: int,
     drain_seconds: float,
+    age_seconds: float | None = None,
     ssl: SSLContext | None = None,
     is_port_shared: bool = False,
 ) -> AsyncIterator[int]:
     """Serve until the block ends, then say so to health checkers and let exchanges finish.
 
     What is still open after `drain_seconds` is cut off with an error status, which Envoy does
-    not take for consent. Records that come then are refused: Envoy keeps them. Where the port is
-    shared, other processes of ours may listen on it too, and the kernel deals out connections.
+    not take for consent. Records that come then are refused: Envoy keeps them. Beyond
+    `age_seconds` a connection gets no new calls, and those that it has may take their time. Where
+    the port is shared, other processes of ours may listen on it too, and the kernel deals out
+    connections.
 
     Yields:
         The port in use, so that one may ask for port 0.
@@ -51,7 +54,11 @@ async def serving(  # noqa: PLR0913  # each is a thing of its own, and none has 
     """
     health = Health(("", servicer.SERVICE))
     methods = {**decisions.methods(), **health.methods(), **methods_of(intake)}
-    limits = Limits(message_bytes_max=request_body_bytes + MESSAGE_BYTES_OVERHEAD)
+    limits = Limits(
+        message_bytes_max=request_body_bytes + MESSAGE_BYTES_OVERHEAD,
+        age_seconds=age_seconds if age_seconds is not None else FOREVER,
+        leave_seconds=FOREVER,  # an answer that is observed lasts; a drain has a time of its own
+    )
     async with serve(
         address,
         methods,
