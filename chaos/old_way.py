@@ -19,6 +19,10 @@ from chaos.stand import Models, Service, proxy, settings_in, until
 from chaos.traffic import STEADY, calls
 
 DISRUPTIONS: Final[dict[Disruption, int]] = {"killed": 6, "stopped": 4, "terminated": 2}
+CLIENTS: Final = 32
+PAUSE_SECONDS: Final = 0.05
+"""Budgets fill up, since nothing is settled, and refusals are so fast that they would be all."""
+
 QUIET_LOOKS: Final = 40
 """When so many looks in a row show nothing new, nothing comes any more: two seconds."""
 
@@ -32,7 +36,12 @@ async def old_way(folder: Path, models: Models, say: Say, *, seed: int) -> Numbe
     async with Service(settings_in(folder / "service")).running() as service, receiver.running():
         edit = records_the_old_way(receiver.port)
         with proxy(folder / "envoy", service.port, models, edit=edit) as envoy:
-            load = Load(envoy.gateway.port, calls(seed, tenants=STEADY, prefix="w"), clients=32)
+            load = Load(
+                envoy.gateway.port,
+                calls(seed, tenants=STEADY, prefix="w"),
+                clients=CLIENTS,
+                pause_seconds=PAUSE_SECONDS,
+            )
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(load.run(calls_max=20_000))
                 order = drawn(dice, DISRUPTIONS)
