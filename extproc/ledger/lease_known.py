@@ -12,9 +12,13 @@ from typing import NamedTuple
 from extproc.ledger.lease_messages import MICROSECONDS, Made, Reply, budget_of, micros
 from extproc.ledger.lease_slices import Account
 from extproc.ledger.port import Sum
+from extproc.policy.budgets import Settlement
 
 KEPT_SECONDS = 300.0
 """An account whose window is over is known for so long."""
+
+UNACKNOWLEDGED_MAX = 10_000
+"""Beyond it, one that a store forgets counts twice as used, until its window is over."""
 
 
 class Seen(NamedTuple):
@@ -37,10 +41,18 @@ class Known:
         """Birth of the store's books, and how often they were written; as last heard."""
         self.lasts = 0
         """Before this instant the store's books don't end by themselves, in microseconds."""
+        self.unacknowledged: dict[str, Settlement] = {}
+        """Charged, but whoever brought it does not know, since others of its batch are not. If the
+        store forgets it, it is ours to bring again: what comes otherwise was never charged."""
         self.forgotten_until = 0.0
         self.expired = 0
         """How many reservations expired in answers to us."""
         self._due_last = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something is yet to come of what is known."""
+        return bool(self.own or self.unacknowledged)
 
     def add(self, name: str, made: Made) -> None:
         """A reservation was made here. If the clock stepped back, nothing is due after it."""
@@ -50,6 +62,11 @@ class Known:
                     self.own[other] = earlier._replace(due=made.due)
         self._due_last = made.due
         self.own[name] = made
+
+    def charged(self, settlement: Settlement) -> None:
+        """The store has it, and nobody knows yet."""
+        if len(self.unacknowledged) < UNACKNOWLEDGED_MAX:
+            self.unacknowledged[settlement.reservation] = settlement
 
     def account(self, start: float, stop: float, budget: str) -> Account:
         """What is known of an account; opened if nothing is."""

@@ -4,12 +4,12 @@ Instants and durations are whole microseconds, amounts whole units: scripts on t
 doubles, which are exact below 2^53. The scripts (`scripts/`) say what each message does.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
-from extproc.policy.budgets import Answer, Claim, Reserve
+from extproc.policy.budgets import Answer, Claim, Reserve, Settlement
 from extproc.policy.windows import Span
 
 MICROSECONDS: Final = 1_000_000
@@ -183,6 +183,15 @@ def decode(raw: bytes) -> Reply:
 def micros(seconds: float) -> int:
     """Whole microseconds."""
     return round(seconds * MICROSECONDS)
+
+
+def charges_of(settlements: Iterable[Settlement]) -> dict[str, object]:
+    """What a message has of them."""
+    packed = [
+        (name, [(budget, micros(start), amount) for budget, start, amount in charges])
+        for name, _, charges in settlements
+    ]
+    return {"settlements": packed}
 
 
 def keeping_fields(keeping: Keeping, now: float | None) -> dict[str, object]:

@@ -47,7 +47,6 @@ NO_ANSWER: Final = "the store did not answer"
 LEASES: Final = Rules()
 PATIENCE: Final = Patience()
 
-
 Policy = Callable[[str], WhenUnavailable]
 """What requests of a tenant are answered while the store is away."""
 
@@ -241,11 +240,11 @@ class ValkeyLedger:
         taken = in_order(chunks, await asyncio.gather(*works))
         if "unavailable" in taken:
             return taken
-        try:
-            are_kept = await self._notes.change(notes)
-        except Away:
-            are_kept = False
-        return taken if are_kept else unavailable(settlements)
+        if not await self._notes.change(notes):
+            return unavailable(settlements)
+        for name, tenant, _ in settlements:
+            self._shelf.book(tenant).known.unacknowledged.pop(name, None)
+        return taken
 
     async def _settle(self, tenant: str, settlements: Sequence[Settlement]) -> Sequence[Settled]:
         book = self._shelf.book(tenant)
@@ -258,6 +257,7 @@ class ValkeyLedger:
         for settlement, one in zip(settlements, taken, strict=True):
             if one != "unavailable":
                 book.settled(settlement.reservation)
+                book.known.charged(settlement)
                 self._names.add(settlement.reservation, tenant)
         return taken
 

@@ -30,10 +30,9 @@ class StoredNotes:
         return self._copy.have_room(changes)
 
     async def change(self, changes: Mapping[str, str | None]) -> bool:
-        """Keep what was written, and delete what is None. False, and nothing done, if it can't.
+        """Keep what was written, and delete what is None.
 
-        Raises:
-            Away: the store did not answer.
+        Return False if it can't be, or the store did not answer.
         """
         if not changes:
             return True
@@ -43,7 +42,10 @@ class StoredNotes:
             "max": NOTES_MAX,
         }
         packed = msgspec.msgpack.encode(body)
-        answer = await self._link.call(_SCRIPT, NOTES_KEYS, packed, is_urgent=False)
+        try:
+            answer = await self._link.call(_SCRIPT, NOTES_KEYS, packed, is_urgent=False)
+        except Away:
+            return False
         is_done = msgspec.msgpack.decode(answer, type=bool)
         if is_done:
             self._copy.change(changes)

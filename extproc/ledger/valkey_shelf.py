@@ -17,10 +17,10 @@ from extproc.ledger.lease_messages import (
     Keeping,
     Reply,
     Rules,
+    charges_of,
     decode,
     encode,
     keeping_fields,
-    micros,
 )
 from extproc.ledger.valkey_clock import ServerClock
 from extproc.ledger.valkey_keys import keys_of
@@ -66,6 +66,7 @@ class Shelf:
         self._active: dict[str, Book] = {}
         self._exchanges: dict[str, asyncio.Task[None]] = {}
         self._raises: dict[str, asyncio.Task[None]] = {}
+        self._looks: dict[str, asyncio.Future[bool]] = {}
         self._unsure: set[str] = set()
         """Tenants whose books may have gone back while the store was away."""
         self.sharers_min = 1
@@ -113,6 +114,8 @@ class Shelf:
         for book in self.books.values():
             book.drop_leases()
             book.quiet_until = self.quiet_until
+            if book.known.unacknowledged:  # which may be brought to others now
+                self._looks[book.tenant] = asyncio.ensure_future(self.is_sure(book))
 
     async def is_sure(self, book: Book) -> bool:
         """See whether the book went back, if that may be; False if the store does not answer."""
@@ -146,7 +149,7 @@ class Shelf:
             if book is None:
                 continue
             book.known.forget(now.server)
-            is_open = book.is_busy or book.has_leases or book.known.own
+            is_open = book.is_busy or book.has_leases or book.known.is_open
             if not is_open and now.steady - book.used_at >= idle_seconds:
                 self._expired_before += book.known.expired
                 forgotten = book.known.forgotten_until
@@ -233,12 +236,7 @@ class Shelf:
         for _ in range(2):  # once more if it is found to know less than it did
             await asyncio.sleep(book.quiet_until - self._clock.now().steady)
         await self.flush(book)
-        packed = [
-            (name, [(budget, micros(start), amount) for budget, start, amount in charges])
-            for name, _, charges in settlements
-        ]
-        reply = await self._ask(book, _SETTLE, {"settlements": packed})
-        return reply.taken
+        return (await self._ask(book, _SETTLE, charges_of(settlements))).taken
 
     async def read(self, book: Book, fields: Sequence[str] | None) -> Reply:
         """Have the accounts of these names from the store, or all.
@@ -256,7 +254,7 @@ class Shelf:
 
     async def _ask(self, book: Book, script: Script, body: dict[str, object]) -> Reply:
         sent, mark = self._clock.now(), book.known.mark
-        packed = encode(body | self._keeping_fields())
+        packed = encode(self._keeping_fields() | body)
         raw = await self._link.call(script, keys_of(book.tenant), packed, is_urgent=False)
         try:
             reply = decode(raw)
@@ -297,6 +295,9 @@ class Shelf:
     async def _raise_to(self, book: Book, seen: Sequence[tuple[object, ...]]) -> None:
         try:
             await self._ask(book, _READ, {"is_raising": True, "seen": seen})
+            if book.known.unacknowledged:
+                again = charges_of(book.known.unacknowledged.values())
+                await self._ask(book, _SETTLE, again | {"is_replay": True})
         except Away:
             _log.warning("the store went away before it was told what tenant %r used", book.tenant)
 

@@ -13,6 +13,7 @@ from extproc.ledger.lease_messages import keeping_of
 from extproc.ledger.valkey import ValkeyLedger
 from extproc.ledger.valkey_away import WhenUnavailable
 from extproc.ledger.valkey_link import Patience
+from extproc.ledger.valkey_notes import StoredNotes
 from extproc.policy.budgets import Denied, Reserved
 from tests import valkeys
 from tests.shell.test_valkey_faults import PATIENCE, RESERVATION_SECONDS, One, claim, clock
@@ -176,5 +177,32 @@ def test_what_a_replay_charges_makes_up_for_what_was_seen_though_it_is_open_agai
 
             assert isinstance(await one.reserve("b", claim(70, LIMIT)), Reserved)
             assert await one.sums(LIMIT) == (30, 70)
+
+    asyncio.run(main())
+
+
+def test_what_was_charged_and_nobody_was_told_is_charged_again_once_it_is_forgotten(
+    forgetful: valkeys.Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def is_not_kept(*_: object) -> bool:
+        return False
+
+    async def main() -> None:
+        async with replica(forgetful, QUICK) as one, replica(forgetful, QUICK) as other:
+            await other.reserve("a", claim(30, LIMIT))
+            with monkeypatch.context() as patch:
+                patch.setattr(StoredNotes, "change", is_not_kept)
+                assert await one.settle("a", 30) == "unavailable"
+            assert await other.sums(LIMIT) == (30, 0)
+            forgetful.kill()
+            await asyncio.gather(one.until(is_well=False), other.until(is_well=False))
+            await asyncio.sleep(QUICK.quiet)  # so long is it away
+            forgetful.start()
+            await asyncio.gather(one.until(is_well=True), other.until(is_well=True))
+
+            # To the other it is open, and would be settled for the first time.
+            assert await other.settle("a", 30) == "repeated"
+            assert await other.sums(LIMIT) == (30, 0)
+            assert isinstance(await one.reserve("b", claim(70, LIMIT)), Reserved)
 
     asyncio.run(main())
