@@ -83,6 +83,7 @@ class Shelf:
             book = self.books[tenant] = self._new_book(tenant)
             book.sharers = self.sharers
             book.quiet_until = self.quiet_until
+            book.used_at = self._clock.now().steady
         return book
 
     @property
@@ -125,7 +126,7 @@ class Shelf:
             except Away:
                 return False
             self._unsure.discard(book.tenant)
-            await self._raised(book)
+            await _ended(self._raises.get(book.tenant))
         return True
 
     def watch(self, book: Book) -> None:
@@ -223,9 +224,7 @@ class Shelf:
             if self._link.reason or not book.has_news:
                 return
             self.pump(book)
-            task = self._exchanges.get(book.tenant)
-            if task is not None:
-                await asyncio.wait([task])
+            await _ended(self._exchanges.get(book.tenant))
 
     async def settle(self, book: Book, settlements: Sequence[Settlement]) -> Sequence[str]:
         """Settle in the store, which is told first what was reserved, by others too if it was away.
@@ -233,6 +232,7 @@ class Shelf:
         Raises:
             Away: the store did not answer.
         """
+        book.used_at = self._clock.now().steady
         for _ in range(2):  # once more if it is found to know less than it did
             await asyncio.sleep(book.quiet_until - self._clock.now().steady)
         await self.flush(book)
@@ -287,11 +287,6 @@ class Shelf:
         self._raises.pop(book.tenant, None)
         self.pump(book)
 
-    async def _raised(self, book: Book) -> None:
-        task = self._raises.get(book.tenant)
-        if task is not None:
-            await asyncio.wait([task])
-
     async def _raise_to(self, book: Book, seen: Sequence[tuple[object, ...]]) -> None:
         try:
             await self._ask(book, _READ, {"is_raising": True, "seen": seen})
@@ -307,12 +302,15 @@ class Shelf:
             book.stop_leasing()
             await self.flush(book)
             self.pump(book)
-            task = self._exchanges.get(book.tenant)
-            if task is not None:
-                await asyncio.wait([task])
+            await _ended(self._exchanges.get(book.tenant))
 
     def __iter__(self) -> Iterator[Book]:
         return iter(tuple(self.books.values()))
+
+
+async def _ended(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        await asyncio.wait([task])
 
 
 def is_away(answer: object) -> bool:
