@@ -37,6 +37,8 @@ SETTLE: Final = Script.load("common", "settle")
 READ: Final = Script.load("common", "read")
 
 TIMEOUT_SECONDS: Final = 0.1
+LATE_SECONDS: Final = 1.5
+"""After which the store no longer decides what a message asks."""
 
 
 @dataclass
@@ -67,7 +69,8 @@ class World:
         self.random = random.Random(seed)  # noqa: S311  # the same every time
         self.calls = 0
         self.lost = ""
-        """Which part of the next message gets lost: "request", "reply" or neither."""
+        """Which part of the next message gets lost: "request", "reply" or neither. Or it comes when
+        nobody waits for it any more: "late"."""
         self.on_the_way = 0
         """Messages that the store has yet to get."""
         self._client: Any = client
@@ -167,11 +170,32 @@ class World:
             self.at(self.now + TIMEOUT_SECONDS, lambda: self._fail(replica, book, contact))
             return
         self.on_the_way += 1
+        if lost == "late":
+            self._be_late(replica, book, contact)
+            return
         self.at(self.now + self._trip(), lambda: self._deliver(replica, book, contact, lost))
 
-    def _deliver(self, replica: Replica, book: Book, contact: Contact, lost: str) -> None:
+    def _be_late(self, replica: Replica, book: Book, contact: Contact) -> None:
+        """It comes before the replica's next message if that waits for a probe, else after it."""
+        is_in_order = self.random.random() < 0.5
+
+        def fail() -> None:
+            self._fail(replica, book, contact, is_over=not is_in_order)
+
+        def arrive() -> None:
+            self._arrive(book, contact)
+            if is_in_order:
+                self._go_on(replica, book)
+
+        self.at(self.now + TIMEOUT_SECONDS, fail)
+        self.at(self.now + LATE_SECONDS, arrive)
+
+    def _arrive(self, book: Book, contact: Contact) -> Reply:
         self.on_the_way -= 1
-        reply = self.call(CONTACT, book.tenant, contact.body)
+        return self.call(CONTACT, book.tenant, contact.body)
+
+    def _deliver(self, replica: Replica, book: Book, contact: Contact, lost: str) -> None:
+        reply = self._arrive(book, contact)
         if lost == "reply":
             self.at(self.now + TIMEOUT_SECONDS, lambda: self._fail(replica, book, contact))
         else:
@@ -187,15 +211,21 @@ class World:
             self.pump(replica, book)
         self._tick_later(replica, book)
 
-    def _fail(self, replica: Replica, book: Book, contact: Contact) -> None:
+    def _fail(
+        self, replica: Replica, book: Book, contact: Contact, *, is_over: bool = True
+    ) -> None:
+        if replica.is_alive:
+            for question in book.fail(contact):
+                book.release(question.ask.reservation, self.instant(replica))
+                question.reply(Unavailable("lost"))
+        if is_over:
+            self._go_on(replica, book)
+
+    def _go_on(self, replica: Replica, book: Book) -> None:
         replica.under_way.discard(book.tenant)
-        if not replica.is_alive:
-            return
-        for question in book.fail(contact):
-            book.release(question.ask.reservation, self.instant(replica))
-            question.reply(Unavailable("lost"))
-        self.pump(replica, book)
-        self._tick_later(replica, book)
+        if replica.is_alive:
+            self.pump(replica, book)
+            self._tick_later(replica, book)
 
     # The store.
 

@@ -185,9 +185,17 @@ class LeaseWorld(RuleBasedStateMachine):
             self.released.add(name)
             self.world.release(request.replica, TENANT, name)
 
-    @rule(part=st.sampled_from(("request", "reply")))
+    @rule(part=st.sampled_from(("request", "reply", "late")))
     def lose_a_message(self, part: str) -> None:
         self.world.lost = part
+
+    @rule(which=st.integers(0, REPLICAS - 1), amount=st.integers(1, 10))
+    def give_back_late(self, which: int, amount: int) -> None:
+        """Of what was leased just now; and the store hears so when nobody waits for it."""
+        self.ask(which, {"day": amount}, times=6, wait=0.06)
+        self.world.lost = "late"
+        self.ask(which, {"day": 30}, times=6, wait=0.0)
+        self.wait(2.5)
 
     @rule(which=st.integers(0, REPLICAS - 1))
     def kill(self, which: int) -> None:

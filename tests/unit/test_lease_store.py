@@ -92,6 +92,21 @@ def test_a_message_that_comes_twice_changes_nothing_more(wire: Wire) -> None:
     assert (first.is_stale, again.is_stale) == (False, True)
 
 
+def test_what_is_given_back_too_late_is_given_back_once(wire: Wire) -> None:
+    wire.exchange(wire.ask("a", tokens(10)))
+    assert wire.sums[2] > 0
+    late = wire.ask("b", tokens(10))
+    wire.world.now += 1.001
+    assert wire.bring(late).is_late
+    wire.book.fail(late)
+    assert wire.sums == (0, 10, 0)
+
+    wire.book.stop_leasing()
+    wire.exchange(wire.compose())
+
+    assert wire.sums == (0, 10, 0)
+
+
 def test_an_older_message_takes_no_newer_lease_away(wire: Wire) -> None:
     wire.exchange(wire.ask("a", tokens(10)))
     older = wire.ask("b", tokens(1))

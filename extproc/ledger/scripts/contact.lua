@@ -215,6 +215,10 @@ if not (is_stale or is_late) then
   for field, amount in pairs(mine.amounts) do
     if not leases[field] then leases[field] = { amount, 0 } end
   end
+end
+
+-- Late or not, what it no longer keeps is given back only once.
+if not is_stale then
   mine.seq = ask.seq
   if next(mine.amounts) then
     redis.call('HSET', LEASES, ask.replica, cmsgpack.pack(mine))
