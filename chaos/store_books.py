@@ -42,7 +42,7 @@ def read(client: Valkey) -> Books:
             committed[tenant, budget, start] += account[0]
             reserved += account[1]
             leased += account[2]
-            missing += account[3]
+            missing += _lacking(*account)
     for tenant, hash_ in _hashes(client, "held"):
         for name, packed in hash_.items():
             if packed == _SETTLED:
@@ -60,6 +60,12 @@ def read(client: Valkey) -> Books:
             expired[name.decode()] = tuple(budgets)
     contents = Contents(committed, frozenset(settled), expired, expected)
     return Books(contents, held, reserved, leased, missing)
+
+
+def _lacking(committed: int, *rest: int) -> int:
+    """What was seen charged before the store forgot it, and has not been charged again."""
+    _, _, _, _, _, _, fresh, *told = rest
+    return max(0, told[0] - (committed - fresh)) if told else 0
 
 
 def _hashes(client: Valkey, kind: str) -> Iterator[tuple[str, Mapping[bytes, bytes]]]:

@@ -231,7 +231,7 @@ class World:
 
     def call(self, script: Script, tenant: str, body: dict[str, object]) -> Reply:
         self.calls += 1
-        packed = encode(body | keeping_fields(self._keeping, self.now))
+        packed = encode(keeping_fields(self._keeping, self.now) | body)
         keys = keys_of(tenant)
         if script.digest not in self._known:
             self._client.script_load(script.text)

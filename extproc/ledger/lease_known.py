@@ -28,6 +28,9 @@ class Seen(NamedTuple):
     start: int
     stop: int
     committed: int
+    birth: int
+    written: int
+    """The mark of the store's books as they were then."""
 
 
 class Known:
@@ -106,9 +109,9 @@ class Known:
             if account.committed and account.start:
                 stop = 0 if account.stop == float("inf") else micros(account.stop)
                 start = micros(account.start)
-                lost.append(Seen(budget_of(field), start, stop, account.committed))
+                lost.append(Seen(budget_of(field), start, stop, account.committed, *account.heard))
             account.committed = account.reserved = account.leased = 0
-        return lost or (Seen("", 0, 0, 0),)
+        return lost or (Seen("", 0, 0, 0, 0, 0),)
 
     def _let_expire(self, reply: Reply) -> None:
         for name in reply.expired:

@@ -157,6 +157,9 @@ class Reply(msgspec.Struct, kw_only=True, frozen=True):
     taken: tuple[str, ...] = ()
     held: int = 0
     over: int = 0
+    lacking: int = 0
+    """Accounts of which less is charged than a replica saw."""
+
     is_stale: bool = False
     is_late: bool = False
     is_clock_wrong: bool = False

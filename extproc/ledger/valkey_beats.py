@@ -21,8 +21,9 @@ BEATS_MISSED_MAX: Final = 5
 """A replica that misses more is no longer counted."""
 
 LOOKED_AT_PER_BEAT: Final = 500
-REFRESHED_PER_BEAT: Final = 10
-"""Books, the last used of those looked at, read anew because other replicas change them too."""
+REFRESHED_PER_BEAT: Final = 5
+"""Books, the last used of those looked at, read anew because other replicas change them too; and
+as many of the rest, in turn."""
 
 REPLICAS_KEPT_SECONDS: Final = 3600
 
@@ -49,6 +50,7 @@ class Beats:
         self._stale: list[str] = []
         self._is_ending = False
         self._beats = 0
+        self._turn = 0
 
     def is_back(self) -> None:
         """The store answers again. Its stopgap goes on until others must have noticed as well."""
@@ -72,8 +74,6 @@ class Beats:
             await self._back.wait()
             self._back.clear()
             for book in self._shelf:
-                if book.has_news:
-                    self._shelf.pump(book)
                 if not await self._shelf.is_sure(book):
                     break
 
@@ -124,6 +124,7 @@ class Beats:
         await self._link.command("EXPIRE", BEATS_KEY, REPLICAS_KEPT_SECONDS)
         if beats < self._beats:
             # It came back so soon that nobody had missed it, and knows less.
+            await self._link.identify()
             self._noticed(float("inf"))
         self._beats = beats
         now = self._clock.now().server
@@ -140,5 +141,9 @@ class Beats:
         idle, self._stale = self._stale[:LOOKED_AT_PER_BEAT], self._stale[LOOKED_AT_PER_BEAT:]
         self._shelf.close_idle(idle, BOOK_IDLE_SECONDS)
         books = [self._shelf.books[name] for name in idle if name in self._shelf.books]
-        for book in sorted(books, key=lambda one: -one.used_at)[:REFRESHED_PER_BEAT]:
+        books.sort(key=lambda one: -one.used_at)
+        latest, others = books[:REFRESHED_PER_BEAT], books[REFRESHED_PER_BEAT:]
+        now, later = self._turn, self._turn + REFRESHED_PER_BEAT
+        self._turn = later if later < len(others) else 0
+        for book in latest + others[now:later]:
             await self._shelf.read(book, None)

@@ -11,8 +11,9 @@ import contextlib
 import hashlib
 import logging
 import time
+import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from importlib.resources import files
 from typing import Any, Final, NamedTuple, Self
 
@@ -88,12 +89,15 @@ class Link:
         """Why the store is away; empty while it is not."""
         self.calls = 0
         """Sent so far."""
+        self.run = ""
+        """Tells one life of the server from another; known once it was away."""
         self.on_back: Callable[[], None] = _nothing
         """Is called when the store is there again."""
         self.away_seconds = 0.0
         """How long the store was away the last time."""
         self._away_since = 0.0
         self._patience = patience
+        self._is_cluster = is_cluster
         self._client = _client(url, patience, is_cluster=is_cluster)
         self._is_closed = False
         self._waiting: deque[_Call] = deque()
@@ -216,6 +220,7 @@ class Link:
             try:
                 async with asyncio.timeout(self._patience.connect):
                     await self._write()  # which may have to connect first
+                    self.run = await self._life()
                 async with asyncio.timeout(self._patience.decision):
                     await self._write()
             except (ValkeyError, OSError, TimeoutError) as error:
@@ -233,17 +238,38 @@ class Link:
     async def _write(self) -> None:
         await self._client.set(PROBE_KEY, 1, ex=PROBE_KEPT_SECONDS)
 
+    async def _life(self) -> str:
+        where = {"target_nodes": ValkeyCluster.PRIMARIES} if self._is_cluster else {}
+        try:
+            told = await self._client.info("server", **where)
+        except ResponseError:  # it may not be asked: then it is taken for another each time
+            return uuid.uuid4().hex
+        servers = [told] if "run_id" in told else told.values()
+        return "".join(sorted(str(server["run_id"]) for server in servers))
+
+    async def identify(self) -> None:
+        """Learn in which life the server is.
+
+        Raises:
+            Away: it did not answer.
+        """
+        self.run = await self._timely(self._life())
+
     async def command(self, *words: str | bytes | int) -> Any:  # noqa: ANN401  # any command
         """One plain command, in the time of a record.
 
         Raises:
             Away: nothing came, or an error did.
         """
+        return await self._timely(self._client.execute_command(*words))
+
+    async def _timely(self, work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401  # any answer
         if self.reason:
+            work.close()
             raise Away(self.reason)
         try:
             async with asyncio.timeout(self._patience.record):
-                return await self._client.execute_command(*words)
+                return await work
         except (ValkeyError, OSError, TimeoutError) as error:
             self._open(_one_line(error) or f"no answer within {self._patience.record:g} s")
             raise Away(self.reason) from None

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from extproc.ledger.lease_book import Book
+from extproc.ledger.lease_known import Seen
 from extproc.ledger.lease_messages import (
     Contact,
     Keeping,
@@ -40,6 +41,7 @@ _CONTACT: Final = Script.load("common", "contact")
 _SETTLE: Final = Script.load("common", "settle")
 _READ: Final = Script.load("common", "read")
 
+_LACKING: Final = "the store lost charges of tenant %r: they count as used until they come again"
 _AWAY: Final = Unavailable("")
 """What a question is told that the store did not answer; the ledger's policy replaces it."""
 
@@ -119,13 +121,14 @@ class Shelf:
                 self._looks[book.tenant] = asyncio.ensure_future(self.is_sure(book))
 
     async def is_sure(self, book: Book) -> bool:
-        """See whether the book went back, if that may be; False if the store does not answer."""
+        """See whether the book went back, if it may have; False if the store does not answer."""
         if book.tenant in self._unsure:
             try:
-                await self.read(book, ())
+                await self._ask(book, _READ, {"fields": (), "run": self._link.run})
             except Away:
                 return False
             self._unsure.discard(book.tenant)
+            self.pump(book)
             await _ended(self._raises.get(book.tenant))
         return True
 
@@ -161,7 +164,9 @@ class Shelf:
 
     def pump(self, book: Book) -> None:
         """Begin an exchange if the book has something to say and none is under way."""
-        if book.tenant in self._exchanges or book.tenant in self._raises:
+        name = book.tenant
+        # What is written before the look would be taken for what the store has kept.
+        if name in self._exchanges or name in self._raises or name in self._unsure:
             return
         contact = book.compose(self._clock.now())
         if contact is not None:
@@ -200,7 +205,7 @@ class Shelf:
                 question.reply(_AWAY)
 
     async def _speak(self, book: Book, contact: Contact) -> None:
-        body = contact.body | self._keeping_fields()
+        body = contact.body | keeping_fields(self._keeping, self._clock.imposed())
         try:
             raw = await self._link.call(
                 _CONTACT, keys_of(book.tenant), encode(body), is_urgent=bool(contact.questions)
@@ -215,11 +220,9 @@ class Shelf:
             question.reply(answer)
         self._raise(book)
 
-    def _keeping_fields(self) -> dict[str, object]:
-        return keeping_fields(self._keeping, self._clock.imposed())
-
     async def flush(self, book: Book) -> None:
         """Have told what happened in the book until now; or not, if the store is away."""
+        await self.is_sure(book)
         for _ in range(FLUSHES_MAX):
             if self._link.reason or not book.has_news:
                 return
@@ -244,6 +247,7 @@ class Shelf:
         Raises:
             Away: the store did not answer.
         """
+        await self.is_sure(book)
         body: dict[str, object] = {} if fields is None else {"fields": fields}
         reply = await self._ask(book, _READ, body)
         for _ in range(FLUSHES_MAX):
@@ -254,7 +258,7 @@ class Shelf:
 
     async def _ask(self, book: Book, script: Script, body: dict[str, object]) -> Reply:
         sent, mark = self._clock.now(), book.known.mark
-        packed = encode(self._keeping_fields() | body)
+        packed = encode(keeping_fields(self._keeping, self._clock.imposed()) | body)
         raw = await self._link.call(script, keys_of(book.tenant), packed, is_urgent=False)
         try:
             reply = decode(raw)
@@ -270,31 +274,28 @@ class Shelf:
         """If the store's books went back, have counted as used what they lack."""
         if not book.lost:
             return
-        seen = [tuple(one) for one in book.lost if one.start]
-        _log.warning(
-            "the store knows less of tenant %r than it did: what was seen charged counts as used"
-            " until the settlements come again",
-            book.tenant,
-        )
-        book.lost = ()
+        lost, book.lost = book.lost, ()
         book.quiet_until = self._clock.now().steady + self.quiet_seconds
         self.watch(book)
-        task = asyncio.ensure_future(self._raise_to(book, seen))
+        task = asyncio.ensure_future(self._raise_to(book, lost))
         self._raises[book.tenant] = task
-        task.add_done_callback(lambda _: self._raised_to(book))
+        task.add_done_callback(lambda _: self._raised(book))
 
-    def _raised_to(self, book: Book) -> None:
+    def _raised(self, book: Book) -> None:
         self._raises.pop(book.tenant, None)
         self.pump(book)
 
-    async def _raise_to(self, book: Book, seen: Sequence[tuple[object, ...]]) -> None:
+    async def _raise_to(self, book: Book, lost: Sequence[Seen]) -> None:
+        seen = [tuple(one) for one in lost if one.start]
         try:
-            await self._ask(book, _READ, {"is_raising": True, "seen": seen})
+            reply = await self._ask(book, _READ, {"is_raising": True, "seen": seen})
+            if reply.lacking:
+                _log.warning(_LACKING, book.tenant)
             if book.known.unacknowledged:
                 again = charges_of(book.known.unacknowledged.values())
                 await self._ask(book, _SETTLE, again | {"is_replay": True})
         except Away:
-            _log.warning("the store went away before it was told what tenant %r used", book.tenant)
+            book.lost = [*lost, *book.lost]  # to be told when it is back
 
     async def give_back(self) -> None:
         """Tell everything and give every lease back: the replica is about to end."""

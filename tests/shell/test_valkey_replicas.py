@@ -11,6 +11,7 @@ import pytest
 from extproc.ledger.lease_book import Book
 from extproc.ledger.lease_messages import Rules
 from extproc.ledger.valkey import ValkeyLedger
+from extproc.ledger.valkey_beats import REFRESHED_PER_BEAT
 from extproc.ledger.valkey_link import Patience
 from extproc.policy.budgets import Charge, Claim, Denied, Reserve, Reserved, Settlement
 from extproc.policy.windows import Window
@@ -134,5 +135,18 @@ def test_a_bug_in_one_book_answers_who_waits_and_leaves_others_alone(
             assert isinstance(await one.reserve(Reserve("b", "umbra", (claim(10),))), Reserved)
             assert isinstance(await one.reserve(Reserve("c", "acme", (claim(10),))), Reserved)
             assert one.health() == ""
+
+    asyncio.run(main())
+
+
+def test_sums_of_tenants_that_were_not_used_lately_are_seen_too(server: valkeys.Server) -> None:
+    async def main() -> None:
+        async with replica(server) as one, replica(server) as other:
+            tenants = [f"t{number}" for number in range(3 * REFRESHED_PER_BEAT)]
+            for each in (one, other):
+                for tenant in tenants:
+                    await each.reserve(Reserve(f"{tenant}-{id(each)}", tenant, (claim(10),)))
+
+            await eventually(lambda: [s.reserved for s in one.sums()] == [20] * len(tenants))
 
     asyncio.run(main())

@@ -206,3 +206,27 @@ def test_what_was_charged_and_nobody_was_told_is_charged_again_once_it_is_forgot
             assert isinstance(await one.reserve("b", claim(70, LIMIT)), Reserved)
 
     asyncio.run(main())
+
+
+def test_who_was_forgotten_notices_though_others_have_written_more_since(
+    forgetful: valkeys.Server,
+) -> None:
+    async def main() -> None:
+        async with replica(forgetful, SLOW) as one, replica(forgetful, QUICK) as other:
+            await let_in_few(one, other)
+            forgetful.command("SAVE")
+            assert isinstance(await one.reserve("a", claim(60, LIMIT)), Reserved)
+            forgetful.kill()
+            await asyncio.gather(one.until(is_well=False), other.until(is_well=False))
+            assert isinstance(await other.reserve("b", claim(1, LIMIT)), Reserved)
+            await asyncio.sleep(QUICK.quiet)  # so long is it away
+            forgetful.start()  # with what was saved
+            await other.until(is_well=True)
+            # The books are as long as the first knew them, before he looks.
+            assert await other.sums(LIMIT) == (0, 3)
+            await one.until(is_well=True)
+
+            assert isinstance(await other.reserve("c", claim(LIMIT // 2, LIMIT)), Denied)
+            assert await other.sums(LIMIT) == (0, 63)
+
+    asyncio.run(main())

@@ -30,8 +30,8 @@ def packed(value: object) -> bytes:
 def test_what_is_settled_open_expired_leased_and_missing_is_told_apart() -> None:
     hashes = {
         "llm-extproc:{t.a%2Fb}:accounts": {
-            b"60000000:tokens": packed([120, 30, 7, 5, 0, 60_000_000, 120_000_000]),
-            b"0:slots": packed([0, 1, 2, 0, 0, 0, 0]),
+            b"60000000:tokens": packed([120, 30, 7, 0, 60_000_000, 120_000_000, 1, 20, 105, 9, 9]),
+            b"0:slots": packed([0, 1, 2, 0, 0, 0, 1, 0]),
         },
         "llm-extproc:{t.a%2Fb}:held": {
             b"settled": b"S",

@@ -18,10 +18,11 @@ if now == 0 then
   now = time[1] * 1000000 + time[2]
 end
 
--- The mark counts the calls that wrote; `birth` tells one life of these books from another.
+-- The mark counts the calls that wrote. `birth` tells one life of these books from another, `life`
+-- numbers them, `run` is the server's that they are lived on, and `before` is where the last ended.
 local mark = redis.call('GET', MARK)
-mark = mark and cmsgpack.unpack(mark) or { 0, now, 0, 0 }
-local written, birth, lasts, forgotten = unpack(mark)
+mark = mark and cmsgpack.unpack(mark) or { 0, now, 0, 0, 1, '', 0, 0 }
+local written, birth, lasts, forgotten, life, run, birth_before, written_before = unpack(mark)
 
 local accounts, dirty, is_dirty = {}, {}, false
 local expired, is_behind, opened = {}, false, nil
@@ -35,14 +36,29 @@ local function touch(account)
   is_dirty = true
 end
 
+-- These books may have gone back: from now on they are others, and whoever knew them notices.
+-- Before any account is read.
+local function begin_anew()
+  birth_before, written_before = birth, written
+  birth, life = math.max(now, birth + 1), life + 1
+  is_dirty = true
+end
+
+-- `fresh` is what was charged for the first time in this life of the books, `seen` what a replica
+-- saw charged in an earlier one, and `heard` when: the birth and the mark of those books.
 local function account_of(field)
   local account = accounts[field]
   if account then return account end
   local packed = redis.call('HGET', ACCOUNTS, field)
   if not packed then return nil end
   local p = cmsgpack.unpack(packed)
-  account = { field = field, committed = p[1], reserved = p[2], leased = p[3], gap = p[4],
-              wanted = p[5], start = p[6], stop = p[7] }
+  account = { field = field, committed = p[1], reserved = p[2], leased = p[3], wanted = p[4],
+              start = p[5], stop = p[6], life = p[7], fresh = p[8],
+              seen = p[9] or 0, heard = { p[10] or 0, p[11] or 0 } }
+  if account.life ~= life then
+    if account.seen > 0 then account.seen = account.seen + account.fresh end
+    account.life, account.fresh = life, 0
+  end
   accounts[field] = account
   return account
 end
@@ -62,8 +78,8 @@ local function open(budget, start, stop)
   opened = opened or redis.call('ZCARD', FORGET)
   if opened >= ask.accounts_max then return nil end
   opened = opened + 1
-  account = { field = field, committed = 0, reserved = 0, leased = 0, gap = 0, wanted = 0,
-              start = start, stop = stop, is_new = true }
+  account = { field = field, committed = 0, reserved = 0, leased = 0, wanted = 0, start = start,
+              stop = stop, life = life, fresh = 0, seen = 0, heard = { 0, 0 }, is_new = true }
   accounts[field] = account
   return account
 end
@@ -75,13 +91,20 @@ local function forget_at(account)
   return math.max(now, stop) + math.max(KEPT_MIN, stop - account.start)
 end
 
-local function used(account)
-  return account.committed + account.gap + account.reserved
+-- What was seen charged, and has not been charged again.
+local function gap(account)
+  if account.seen == 0 then return 0 end
+  return math.max(0, account.seen - (account.committed - account.fresh))
 end
 
-local function charge(account, amount)
+local function used(account)
+  return account.committed + gap(account) + account.reserved
+end
+
+local function charge(account, amount, is_again)
   amount = math.min(amount, SUM_MAX - account.committed)
   account.committed = account.committed + amount
+  if not is_again then account.fresh = account.fresh + amount end
   touch(account)
   return amount
 end
@@ -112,7 +135,7 @@ local function expire(id, held)
     end
     part[3] = charged
   end
-  held.is_expired = true
+  held.is_expired, held.life = true, life
   redis.call('HSET', HELD, id, cmsgpack.pack(held))
   is_over(id)
   expired[#expired + 1] = id
@@ -191,7 +214,7 @@ local function tidy(more)
 end
 
 local function report(account)
-  return { account.field, account.committed + account.gap, account.reserved, account.leased,
+  return { account.field, account.committed + gap(account), account.reserved, account.leased,
            account.start, account.stop }
 end
 
@@ -199,9 +222,10 @@ end
 local function finish(reply, also)
   local changed, last = {}, now + math.max(ask.remembered, ask.reservation * 2) + KEPT_MIN
   for field, account in pairs(dirty) do
-    redis.call('HSET', ACCOUNTS, field, cmsgpack.pack({
-      account.committed, account.reserved, account.leased, account.gap, account.wanted,
-      account.start, account.stop }))
+    local p = { account.committed, account.reserved, account.leased, account.wanted,
+                account.start, account.stop, account.life, account.fresh }
+    if account.seen > 0 then p[9], p[10], p[11] = account.seen, unpack(account.heard) end
+    redis.call('HSET', ACCOUNTS, field, cmsgpack.pack(p))
     local until_ = forget_at(account)
     if account.is_new or account.start == 0 then
       redis.call('ZADD', FORGET, whole(until_), field)
@@ -215,7 +239,8 @@ local function finish(reply, also)
   if is_dirty then
     written = written + 1
     lasts = math.max(lasts, last)
-    redis.call('SET', MARK, cmsgpack.pack({ written, birth, lasts, forgotten }))
+    redis.call('SET', MARK, cmsgpack.pack({
+      written, birth, lasts, forgotten, life, run, birth_before, written_before }))
     for _, key in ipairs(KEYS) do
       redis.call('PEXPIRE', key, whole(math.ceil((lasts - now) / 1000)))
     end

@@ -26,7 +26,9 @@ local function settled(id, charges)
     local account = account_of(part[1])
     if account then
       if held.is_expired then
+        -- What a replay brings was charged before; in this life of the books, or an earlier one.
         account.committed = account.committed - part[3]
+        if not ask.is_replay or held.life == life then account.fresh = account.fresh - part[3] end
       else
         account.reserved = account.reserved - part[2]
       end
@@ -35,9 +37,8 @@ local function settled(id, charges)
   end
   for _, plan in ipairs(planned) do
     local account, amount = unpack(plan)
-    -- What a replay brings was charged before: where it is open here, these books went back.
-    if not held or ask.is_replay then account.gap = math.max(0, account.gap - amount) end
-    charge(account, amount)
+    -- Where what a replay brings is open here, these books went back.
+    charge(account, amount, not held or ask.is_replay)
   end
   redis.call('HSET', HELD, id, SETTLED)
   is_over(id)
