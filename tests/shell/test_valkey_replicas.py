@@ -141,7 +141,7 @@ def test_a_bug_in_one_book_answers_who_waits_and_leaves_others_alone(
 
 def test_sums_of_tenants_that_were_not_used_lately_are_seen_too(server: valkeys.Server) -> None:
     async def main() -> None:
-        async with replica(server) as one, replica(server) as other:
+        async with replica(server, None) as one, replica(server, None) as other:
             tenants = [f"t{number}" for number in range(3 * REFRESHED_PER_BEAT)]
             for each in (one, other):
                 for tenant in tenants:
