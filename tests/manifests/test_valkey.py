@@ -140,6 +140,26 @@ def test_what_is_settled_outlives_its_server(how: signal.Signals, tmp_path: Path
         assert asyncio.run(used("b")) == 80
 
 
+def test_its_user_may_ask_whether_it_is_the_same_server(tmp_path: Path) -> None:
+    with pod_in(tmp_path) as pod:
+        loaded = settings_for(pod, tmp_path)
+
+        async def used() -> int:
+            async with opened(loaded) as ledger:
+                await _use(ledger, "a")
+                pod.end(signal.SIGKILL)
+                await ledger.settle([Settlement("b", "acme", ())])
+                assert ledger.health()
+                pod.start()
+                async with asyncio.timeout(PATIENT.record):
+                    while ledger.health():  # noqa: ASYNC110  # no event tells of it
+                        await asyncio.sleep(0.01)
+                return await _use(ledger, "b")
+
+        assert asyncio.run(used()) == 80
+        assert not [one for one in pod.as_operator("ACL", "LOG") if b"llm-extproc" in one]
+
+
 def test_a_server_with_another_password_is_away(pod: ValkeyPod, tmp_path: Path) -> None:
     loaded = settings_for(pod, tmp_path)
     (tmp_path / "password").write_text(PASSWORDS["operator-password"])
@@ -161,7 +181,7 @@ def _called() -> set[str]:
     assert all(text.count("redis.") == text.count("redis.call('") for text in scripts)
     for text in modules:
         words |= set(re.findall(r'\.command\(\s*"([A-Z]+)"', text))
-        words |= {name.upper() for name in re.findall(r"_client\.(set|get|incr)\(", text)}
+        words |= {name.upper() for name in re.findall(r"_client\.(set|info)\(", text)}
         words |= set(re.findall(r'\("(EVAL\w*)", ', text))
     return {word.lower() for word in words}
 

@@ -230,3 +230,24 @@ def test_who_was_forgotten_notices_though_others_have_written_more_since(
             assert await other.sums(LIMIT) == (0, 63)
 
     asyncio.run(main())
+
+
+def test_a_server_that_may_not_be_asked_which_it_is_is_taken_for_another() -> None:
+    may = ("--user", "default", "on", "nopass", "~*", "&*", "+@all", "-info")
+    with valkeys.running(*may) as server:
+
+        async def main() -> None:
+            async with replica(server, QUICK) as one, replica(server, QUICK) as other:
+                await let_in_few(one, other)
+                assert await one.settle("first0", 5) == "settled"
+                server.kill()
+                await asyncio.gather(one.until(is_well=False), other.until(is_well=False))
+                await asyncio.sleep(QUICK.quiet)  # so long is it away
+                server.start()
+                await asyncio.gather(one.until(is_well=True), other.until(is_well=True))
+
+                assert isinstance(await one.reserve("a", claim(LIMIT - 5, LIMIT)), Denied)
+                assert isinstance(await other.reserve("b", claim(LIMIT - 6, LIMIT)), Reserved)
+                assert await one.sums(LIMIT) == (5, LIMIT - 5)
+
+        asyncio.run(main())
